@@ -1,0 +1,26 @@
+# Short names for scripts and tools; `make help` lists them. Nothing here is needed to install, run or test gale.
+.PHONY: help install demo test check unit rpc raft packet e2e bench proto lock
+
+help: ## this list
+	@sed -n 's/^\([a-z0-9 ]*\):.*## \(.*\)/\1: \2/p' Makefile
+
+install: ## everything a fresh Debian 12 or Ubuntu 24.04 needs, and the four commands
+	scripts/install
+
+demo: ## a cluster of namespaces under real traffic, shown live
+	scripts/demo
+
+test: ## every test; what CI runs
+	scripts/test
+
+check unit rpc raft packet e2e: ## one layer of the tests
+	scripts/test $@
+
+bench: ## every number
+	.venv/bin/python -m bench
+
+proto: ## gale/rpc/v1/ from proto/
+	scripts/proto
+
+lock: ## requirements*.lock from pyproject.toml
+	scripts/lock

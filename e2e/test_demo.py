@@ -1,0 +1,48 @@
+"""The demo as a newcomer runs it: it keeps its promises, says so, and leaves nothing behind."""
+
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from gale.lab.cluster import Lab
+
+DEMO = [sys.executable, "-m", "gale.cli.lab", "--prefix", "gale-demo", "demo", "--once"]
+
+
+def test_one_round_ends_well_and_leaves_nothing() -> None:
+    demo = subprocess.run(DEMO, capture_output=True, text=True, timeout=100, check=False)
+    assert demo.returncode == 0, demo.stdout + demo.stderr
+    assert "Everything that was promised happened" in demo.stdout
+    assert not Lab("gale-demo").leftovers()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_demo_that_is_ended_cleans_up(number: signal.Signals) -> None:
+    with subprocess.Popen(DEMO, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as demo:
+        assert demo.stdout is not None
+        assert "Starting" in demo.stdout.readline()
+        time.sleep(1.0)  # in the middle of the start, where most is half done
+        demo.send_signal(number)
+        demo.communicate(timeout=30)
+    assert demo.returncode == 128 + number
+    assert not Lab("gale-demo").leftovers()
+
+
+def test_what_a_killed_demo_left_is_cleaned_up_by_the_next() -> None:
+    with subprocess.Popen(DEMO, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as demo:
+        assert demo.stdout is not None
+        assert "Starting" in demo.stdout.readline()
+        time.sleep(1.0)
+        demo.kill()
+    lab = Lab("gale-demo")
+    assert lab.leftovers()
+    with subprocess.Popen(DEMO, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as again:
+        assert again.stdout is not None
+        assert any("Every node routes" in line for line in again.stdout)
+        again.send_signal(signal.SIGINT)
+        again.communicate(timeout=30)
+    assert again.returncode == 130
+    assert not lab.leftovers()

@@ -1,0 +1,146 @@
+"""What operators see and do: gale-ctl against real load balancers, and the one line for everything that is missing."""
+
+import json
+import sys
+from collections.abc import Sequence
+from subprocess import CompletedProcess
+from typing import Any
+
+import pytest
+
+from e2e.conftest import until
+from gale.lab.cluster import Lab
+
+
+def gale(lab: Lab, instance: str, program: str, *arguments: str) -> CompletedProcess[str]:
+    return lab.run(instance, [sys.executable, "-m", f"gale.cli.{program}", *arguments])
+
+
+def one_line(result: CompletedProcess[str], program: str, words: str, codes: Sequence[int] = (1,)) -> None:
+    assert result.returncode in codes, result
+    lines = result.stderr.strip().splitlines()
+    assert len(lines) == 1, result.stderr
+    assert lines[0].startswith(f"{program}: ")
+    assert words in lines[0]
+
+
+def test_any_load_balancer_answers_for_the_cluster(whole: Lab) -> None:
+    def answers() -> list[dict[str, Any]]:
+        asked = [gale(whole, lb.name, "ctl", "cluster", "status", "-o", "json") for lb in whole.topology.lbs]
+        return [json.loads(answer.stdout) for answer in asked]
+
+    def disagreement() -> str | None:
+        kinds = {json.dumps([status["leader"], status["generation"], status["nodes"]]) for status in answers()}
+        return None if len(kinds) == 1 else f"one answer: there are {kinds}"
+
+    until(disagreement, within_s=5)
+    for status in answers():
+        assert set(status) == {"leader", "term", "quorum", "generation", "load_balancers", "nodes"}
+        assert status["quorum"]
+        assert sorted(lb["role"] for lb in status["load_balancers"]) == ["follower", "follower", "leader"]
+        for lb in status["load_balancers"]:
+            keys = {"address", "role", "applied_index", "generation", "config_hash", "version", "reason"}
+            assert set(lb) == keys
+            assert (lb["role"] == "leader") == (lb["address"] == status["leader"])
+        for node in status["nodes"]:
+            assert set(node) == {"id", "address", "phase", "checks", "fails", "banned_until", "weight"}
+            assert set(node["checks"]) == {lb["address"] for lb in status["load_balancers"]}
+
+
+def test_tables_for_people(whole: Lab) -> None:
+    status = gale(whole, "lb-0", "ctl", "cluster", "status").stdout
+    nodes = gale(whole, "lb-0", "ctl", "node", "list").stdout
+    assert "3 of 3 nodes route" in status
+    assert all(f"node-{i}" in nodes and f"10.77.2.{100 + i}" in nodes for i in range(3))
+
+
+def test_without_a_quorum_the_last_one_answers_says_so_and_forwards(whole: Lab) -> None:
+    for name in ("lb-1", "lb-2"):
+        whole.kill(name)
+
+    def status() -> dict[str, Any]:
+        return dict(json.loads(gale(whole, "lb-0", "ctl", "cluster", "status", "-o", "json").stdout))
+
+    until(lambda: "a quorum is still seen" if status()["quorum"] else None, within_s=10)
+    seen = status()
+    assert seen["leader"] is None
+    assert [lb["role"] for lb in seen["load_balancers"]] == ["follower", "unreachable", "unreachable"]
+    assert {node["phase"] for node in seen["nodes"]} == {"routing"}
+    assert "NO QUORUM" in gale(whole, "lb-0", "ctl", "cluster", "status").stdout
+    with whole.traffic(rate=200) as traffic:
+        until(lambda: None if sum(t.ok for t in traffic.totals.values()) >= 200 else "more requests", within_s=10)
+    assert traffic.final is not None
+    assert not traffic.final.total.failed
+
+
+def test_a_second_load_balancer_on_the_interface_is_refused(whole: Lab) -> None:
+    config = whole.store.config("lb-0")
+    one_line(gale(whole, "lb-0", "lb", "--config", str(config)), "gale-lb", "another gale-lb runs on this interface")
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "words", "codes"),
+    [
+        ('"private"', '"eth9"', "eth9", (1,)),
+        ('ip = "10.77.2.10"', 'ip = "10.77.2.99"', "none of", (2,)),
+        ('checks_timeout = "1s"', 'checks_timeout = "soon"', 'checks_timeout = "soon": not a duration', (2,)),
+    ],
+)
+def test_what_a_machine_lacks_is_one_line(
+    whole: Lab, before: str, after: str, words: str, codes: tuple[int, ...]
+) -> None:
+    text = whole.store.config("lb-0").read_text()
+    assert before in text
+    config = whole.store.config("wrong")
+    config.write_text(text.replace(before, after))
+    one_line(gale(whole, "lb-0", "lb", "--config", str(config)), "gale-lb", words, codes)
+
+
+@pytest.mark.parametrize("port", [7070, 5555, 9090])
+def test_a_port_in_use_is_one_line(whole: Lab, port: int) -> None:
+    """In another load balancer's namespace whose own gale-lb is stopped, so that only the port stands in the way."""
+    whole.stop("lb-2")
+    occupy = (
+        "import socket,subprocess,sys; s=socket.socket(); s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1);"
+        "s.bind((sys.argv[1],int(sys.argv[2]))); s.listen();"
+        "sys.exit(subprocess.call([sys.executable,'-m','gale.cli.lb','--config',sys.argv[3]]))"
+    )
+    config = whole.store.config("lb-2")
+    result = whole.run("lb-2", [sys.executable, "-c", occupy, "10.77.2.12", str(port), str(config)])
+    one_line(result, "gale-lb", "10.77.2.12")
+
+
+def test_not_root_is_one_line(whole: Lab) -> None:
+    """The user is changed inside the interpreter: others may not be allowed to read the clone it is loaded from."""
+    program = "import os, sys; from gale.cli.lb import main; os.setuid(65534); main(['--config', sys.argv[1]])"
+    config = whole.store.config("lb-0")
+    one_line(whole.run("lb-0", [sys.executable, "-c", program, str(config)]), "gale-lb", "needs root")
+
+
+def test_detach_takes_the_programs_off_and_forwarding_ends(whole: Lab) -> None:
+    whole.stop("lb-1")
+    endpoint = whole.topology.endpoints[1]
+    with whole.traffic([endpoint]) as traffic:
+        until(lambda: None if traffic.totals and traffic.totals[endpoint].ok >= 50 else "more requests", within_s=10)
+    assert traffic.final is not None
+    assert not traffic.final.total.failed  # a gale-lb that is stopped leaves its programs where they are
+    result = gale(whole, "lb-1", "lb", "--config", str(whole.store.config("lb-1")), "--detach")
+    assert (result.returncode, result.stderr) == (0, "")
+    with whole.traffic([endpoint]) as traffic:
+        until(lambda: None if traffic.totals and traffic.totals[endpoint].failed >= 5 else "a failure", within_s=10)
+    assert not traffic.totals[endpoint].ok
+
+
+def test_a_node_with_a_taken_name_is_refused_and_told_why(whole: Lab) -> None:
+    whole.stop("node-1")
+    config = whole.store.config("node-1")
+    text = config.read_text()
+    config.write_text(text.replace('"node-1"', '"node-0"'))
+    try:
+        whole.start("node-1")
+        until(
+            lambda: None if "this name is taken by the node at 10.77.2.100" in whole.log("node-1") else "a refusal", 10
+        )
+    finally:
+        whole.stop("node-1")
+        config.write_text(text)

@@ -1,0 +1,92 @@
+"""gale-ctl: ask the load balancers, and tell them."""
+
+import json
+from collections.abc import Callable
+
+import click
+import uvloop
+from rich.console import Console
+from rich.table import Table
+
+import gale
+from gale.cli.failing import debug_option, one_line_errors
+from gale.cli.tables import load_balancer_table, node_table, summary, verdict_table
+from gale.rpc.client import fetch_cluster_status, fetch_local_status
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(gale.__version__, prog_name="gale-ctl")
+def main() -> None:
+    """Ask the load balancers how they and the nodes are.
+
+    Any of them answers for the whole cluster, also without a quorum."""
+
+
+def asks(command: Callable[..., None]) -> Callable[..., None]:
+    """The options that every question has."""
+    options = (
+        click.option("--server", default="127.0.0.1:5555", show_default=True, help="IP:PORT of a load balancer's API."),
+        click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True),
+        click.option("--timeout", type=click.FloatRange(0.1), default=3.0, show_default=True, help="Seconds to wait."),
+        debug_option,
+    )
+    for option in reversed(options):
+        command = option(one_line_errors("gale-ctl")(command))
+    return command
+
+
+@main.group()
+def cluster() -> None:
+    """The cluster as a whole."""
+
+
+@cluster.command("status")
+@asks
+def cluster_status(server: str, output: str, timeout: float, debug: bool) -> None:
+    """Who leads, who follows, and how every node stands."""
+    status = uvloop.run(fetch_cluster_status(server, timeout))
+    if output == "json":
+        click.echo(json.dumps(status, indent=2))
+        return
+    show(load_balancer_table(status), node_table(status))
+    click.echo(summary(status))
+
+
+@main.group()
+def node() -> None:
+    """The nodes."""
+
+
+@node.command("list")
+@asks
+def node_list(server: str, output: str, timeout: float, debug: bool) -> None:
+    """Every node with its phase, its checks at each load balancer, and its fails."""
+    status = uvloop.run(fetch_cluster_status(server, timeout))
+    if output == "json":
+        click.echo(json.dumps(status["nodes"], indent=2))
+    else:
+        show(node_table(status))
+
+
+@main.command("counters")
+@asks
+def counters(server: str, output: str, timeout: float, debug: bool) -> None:
+    """Packets per verdict on the load balancer that is asked; bpf/README.md says what each verdict means."""
+    local = uvloop.run(fetch_local_status(server, timeout))
+    verdicts = dict(sorted(local.verdicts.items()))
+    if output == "json":
+        click.echo(json.dumps(verdicts, indent=2))
+    else:
+        show(verdict_table(verdicts))
+
+
+def show(*tables: Table) -> None:
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=200)
+    for table in tables:
+        console.print(table)
+
+
+if __name__ == "__main__":
+    main()

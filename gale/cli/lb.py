@@ -1,0 +1,44 @@
+"""gale-lb: run a load balancer on this machine."""
+
+import os
+from pathlib import Path
+
+import click
+import uvloop
+
+import gale
+from gale.cli.failing import debug_option, one_line_errors
+from gale.config import load_lb
+from gale.errors import HostError
+from gale.log import configure
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--config", type=click.Path(path_type=Path), required=True, help="The configuration, e.g. cmd/lb.toml.")
+@click.option("--check", is_flag=True, help="Only check the configuration.")
+@click.option("--detach", is_flag=True, help="Take gale's programs off the interfaces: this machine stops forwarding.")
+@debug_option
+@click.version_option(gale.__version__, prog_name="gale-lb")
+@one_line_errors("gale-lb")
+def main(config: Path, check: bool, detach: bool, debug: bool) -> None:
+    """Forward clients' traffic to the nodes, as agreed with the other load balancers."""
+    settings = load_lb(config)
+    if check:
+        click.echo(f"{config}: right; hash of what all load balancers must share: {settings.shared.hash}")
+        for warning in settings.warnings:
+            click.echo(f"{config}: warning: {warning}", err=True)
+        return
+    if os.geteuid() != 0:
+        raise HostError("gale-lb loads programs into the kernel and needs root: run it with sudo")
+    configure("debug" if debug else "info")
+    from gale import lb  # loads bcc, which only a running load balancer needs
+
+    if detach:
+        lb.remove(settings)
+        click.echo(f"gale's programs are off {settings.public_interface} and {settings.private_interface}")
+        return
+    uvloop.run(lb.run(settings))
+
+
+if __name__ == "__main__":
+    main()

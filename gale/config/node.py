@@ -1,0 +1,101 @@
+"""node.toml."""
+
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+
+from gale.config.reading import Duration, Name, Port, Table, read, refuse_unless
+from gale.core.probes import CommandProbe, HttpProbe, Probe, TcpProbe
+
+
+class LoadBalancerEntry(Table, frozen=True):
+    ip: Annotated[str, msgspec.Meta(min_length=1)] | None = None
+    hostname: Annotated[str, msgspec.Meta(min_length=1)] | None = None
+    port: Port = 7070
+
+
+class LoadBalancers(Table, frozen=True):
+    addresses: Annotated[tuple[LoadBalancerEntry, ...], msgspec.Meta(min_length=1, max_length=7)]
+
+
+class NodeEntry(Table, frozen=True):
+    name: Name | None = None
+    weight: Annotated[int, msgspec.Meta(ge=1, le=1_000)] = 1
+    services: tuple[Name, ...] = ()
+
+
+class Health(Table, frozen=True):
+    tcp: Port | None = None
+    http: Annotated[str, msgspec.Meta(pattern=r"^https?://")] | None = None
+    command: tuple[str, ...] = ()
+    interval: Duration = Duration(1_000)
+    timeout: Duration = Duration(1_000)
+
+
+class NodeFile(Table, frozen=True):
+    load_balancer: LoadBalancers
+    node: NodeEntry = NodeEntry()
+    health: Health = Health()
+
+
+@dataclass(frozen=True, slots=True)
+class NodeConfig:
+    """Everything gale-node is told. `load_balancers`: "HOST:PORT" each."""
+
+    name: str
+    load_balancers: tuple[str, ...]
+    weight: int = 1
+    services: tuple[str, ...] = ()
+    probe: Probe | None = None
+    probe_interval_s: float = 1.0
+    probe_timeout_s: float = 1.0
+
+
+def load_node(path: Path) -> NodeConfig:
+    file = read(path, NodeFile)
+    load_balancers = []
+    for position, entry in enumerate(file.load_balancer.addresses):
+        refuse_unless(
+            (entry.ip is None) != (entry.hostname is None),
+            path,
+            f"load_balancer.addresses[{position}]",
+            entry,
+            "needs either ip or hostname",
+        )
+        load_balancers.append(f"{entry.ip or entry.hostname}:{entry.port}")
+    refuse_unless(
+        len(set(load_balancers)) == len(load_balancers),
+        path,
+        "load_balancer.addresses",
+        load_balancers,
+        "lists one twice",
+    )
+    health = file.health
+    return NodeConfig(
+        name=file.node.name or socket.gethostname(),
+        load_balancers=tuple(load_balancers),
+        weight=file.node.weight,
+        services=file.node.services,
+        probe=_probe(path, health),
+        probe_interval_s=health.interval / 1_000,
+        probe_timeout_s=health.timeout / 1_000,
+    )
+
+
+def _probe(path: Path, health: Health) -> Probe | None:
+    probes: list[Probe] = []
+    if health.tcp is not None:
+        probes.append(TcpProbe(health.tcp))
+    if health.http is not None:
+        probes.append(HttpProbe(health.http))
+    if health.command:
+        probes.append(CommandProbe(health.command))
+    refuse_unless(len(probes) <= 1, path, "health", health, "choose one of tcp, http and command")
+    for key in ("interval", "timeout"):
+        refuse_unless(
+            getattr(health, key) >= 100, path, f"health.{key}", f"{getattr(health, key)}ms", 'the least is "100ms"'
+        )
+    return probes[0] if probes else None

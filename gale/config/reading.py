@@ -1,0 +1,80 @@
+"""TOML into structures, and the words of a refusal: what lb.toml and node.toml have in common."""
+
+import ipaddress
+import re
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import tomli
+
+from gale.errors import ConfigError
+
+UNITS_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000}
+
+
+class Duration(int):
+    """Milliseconds, written as text such as "500ms", "5s", "5m", "1h"."""
+
+
+class Address(str):
+    """An IPv4 address in dotted form."""
+
+
+Port = Annotated[int, msgspec.Meta(ge=1, le=65_535)]
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+Interface = Annotated[str, msgspec.Meta(min_length=1, max_length=15)]
+
+
+class Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    pass
+
+
+def read(path: Path, into: type[Any]) -> Any:
+    """The file as an `into`. Raises ConfigError."""
+    try:
+        values = tomli.loads(path.read_text())
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
+    except (tomli.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not TOML: {error}") from error
+    try:
+        return msgspec.convert(values, into, dec_hook=_decode)
+    except msgspec.ValidationError as error:
+        rule, _, key = str(error).partition(" - at `$.")
+        raise ConfigError(_refusal(path, key.rstrip("`"), values, rule)) from error
+
+
+def _decode(kind: type[Any], value: Any) -> Any:
+    if kind is Duration:
+        match = re.fullmatch(r"(\d{1,9})(ms|s|m|h)", value) if isinstance(value, str) else None
+        if match is None:
+            raise ValueError('not a duration; write e.g. "5s" or "500ms"')
+        return Duration(int(match[1]) * UNITS_MS[match[2]])
+    if kind is Address:
+        try:
+            return Address(ipaddress.IPv4Address(value))
+        except ValueError:
+            raise ValueError('not an IPv4 address; write e.g. "192.168.1.2"') from None
+    raise NotImplementedError(kind)
+
+
+def _refusal(path: Path, key: str, values: Any, rule: str) -> str:
+    """The library's words in an operator's order. An unknown or a missing key is told as a key of its own."""
+    named = re.fullmatch(r"Object (contains unknown|missing required) field `(.*)`", rule)
+    if named:
+        full = ".".join(part for part in (key, named[2]) if part)
+        return f"{path}: {full}: {'unknown key' if 'unknown' in named[1] else 'missing'}"
+    value = values
+    for part in re.findall(r"[^.\[\]]+", key):
+        value = value[int(part)] if isinstance(value, list) else value[part]
+    return f"{path}: {key} = {_as_toml(value)}: {rule[:1].lower()}{rule[1:]}"
+
+
+def refuse_unless(holds: bool, path: Path, key: str, value: object, rule: str) -> None:
+    if not holds:
+        raise ConfigError(f"{path}: {key} = {_as_toml(value)}: {rule}")
+
+
+def _as_toml(value: object) -> str:
+    return msgspec.json.encode(value, enc_hook=int).decode()

@@ -1,0 +1,202 @@
+"""The one loop of a load balancer: what it sees becomes proposals, what is committed becomes map writes.
+
+    checks ──> watch ──due──> screen ──> propose ──log──> state ──plan──> writes ──> maps
+
+Decisions are made elsewhere, by pure functions of gale.core; this file brings them the time, the state and the
+results. A step runs every 50 ms and at once after every commit. One proposal is in flight at a time; what is seen
+meanwhile goes out together with the next one.
+"""
+
+import asyncio
+from contextlib import suppress
+from dataclasses import replace
+
+import structlog
+
+from gale.core.agenda import next_duty
+from gale.core.apply import screen
+from gale.core.commands import Announce, Command, Report
+from gale.core.outcome import Refusal, Rejected
+from gale.core.plan import after, plan
+from gale.core.shared import HealthPolicy
+from gale.core.state import ClusterState, NodeInfo, Phase
+from gale.core.view import View
+from gale.core.watch import Watch
+from gale.errors import ConsensusError, DataplaneError
+from gale.ports import Clock, Consensus, Dataplane, LocalStatus, Standing
+
+log = structlog.get_logger()
+
+STEP_S = 0.05
+NEIGHBOURS_MS = 1_000
+GOODBYE_S = 2.0
+
+
+class Controller:
+    """`me`: how this load balancer announces itself; its times are filled in here."""
+
+    def __init__(self, me: Announce, consensus: Consensus, dataplane: Dataplane, clock: Clock) -> None:
+        self._me = me
+        self._consensus = consensus
+        self._dataplane = dataplane
+        self._clock = clock
+        self._watch = Watch(me.load_balancer)
+        self._wake = asyncio.Event()
+        self._stepped = asyncio.Event()
+        self._proposing: asyncio.Task[None] | None = None
+        self._held = View()
+        self._attached = False
+        self._neighbours_ms = 0
+        self._logged = 0
+        self._refused: dict[str, str] = {}
+        self._troubles: dict[str, str] = {}
+
+    # gale.ports.NodeGate
+
+    def policy(self) -> HealthPolicy:
+        return self._consensus.state.shared.health if self._consensus.state.reference else self._me.shared.health
+
+    def check(self, info: NodeInfo, serving: bool) -> Standing:
+        self._watch.check(info, serving, self._clock.monotonic_ms())
+        return self._standing(info.id)
+
+    async def goodbye(self, info: NodeInfo) -> Standing:
+        node = self.state.nodes.get(info.id)
+        if node is None or node.info.address != info.address:
+            return self._standing(info.id)
+        self._watch.goodbye(info.id)
+        self.wake()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(GOODBYE_S):
+                while self._standing(info.id).phase not in (Phase.LEFT.value, Phase.BANNED.value):
+                    await self._stepped.wait()
+        return self._standing(info.id)
+
+    def _standing(self, name: str) -> Standing:
+        node = self.state.nodes.get(name)
+        return Standing(node.phase.value if node else "unknown", self._refused.get(name, ""))
+
+    # gale.ports.Operator
+
+    @property
+    def state(self) -> ClusterState:
+        return self._consensus.state
+
+    def local_status(self) -> LocalStatus:
+        return LocalStatus(
+            address=self._me.load_balancer,
+            version=self._me.version,
+            config_hash=self._me.shared.hash,
+            generation=self._held.generation,
+            consensus=self._consensus.status(),
+            verdicts=self._dataplane.counters(),
+            attachments=self._dataplane.attachments,
+        )
+
+    # the loop
+
+    def wake(self) -> None:
+        """Something changed: take the next step now."""
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Until cancelled. What a step could not do is said once and tried again in the next."""
+        while True:
+            self._wake.clear()
+            self.step()
+            self._stepped.set()
+            self._stepped = asyncio.Event()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), STEP_S)
+
+    def step(self) -> None:
+        now_ms, state = self._clock.monotonic_ms(), self.state
+        self._watch.tick(state, now_ms)
+        self._log_transitions(state, replayed=not self._consensus.ready)
+        if not self._consensus.ready:
+            return
+        self._reconcile(state, now_ms)
+        idle = self._proposing is None or self._proposing.done()
+        if idle and (command := self._next_command(state, now_ms)):
+            self._proposing = asyncio.get_running_loop().create_task(self._propose(command))
+
+    def _reconcile(self, state: ClusterState, now_ms: int) -> None:
+        """Make the maps hold what was committed. A write that fails is tried again with the rest in the next step."""
+        wanted = state.view()
+        try:
+            for write in plan(self._held, wanted):
+                self._dataplane.perform(write)
+                self._held = after(self._held, write)
+            self._held = replace(self._held, generation=wanted.generation)
+            if not self._attached:
+                self._dataplane.attach()
+                self._attached = True
+                log.info("forwarding", generation=wanted.generation, **self._dataplane.attachments)
+            if now_ms - self._neighbours_ms >= NEIGHBOURS_MS:
+                self._neighbours_ms = now_ms
+                self._dataplane.refresh_neighbours()
+            self._settled("dataplane")
+        except DataplaneError as error:
+            self._troubled("dataplane", str(error))
+
+    def _next_command(self, state: ClusterState, now_ms: int) -> Command | None:
+        status = self._consensus.status()
+        if not status.quorum:
+            self._troubled("consensus", "no quorum: nothing can be decided, forwarding goes on as it is")
+            return None
+        self._settled("consensus")
+        wall_ms, me = self._clock.wall_ms(), self._me.load_balancer
+        leads = status.leader == me
+        if duty := next_duty(state, self._me, leads=leads, connected=status.connected, time_ms=wall_ms):
+            return duty
+        if state.ignored(me):
+            return None
+        seen = Report(wall_ms, me, self._watch.due(state, now_ms))
+        report, refusals = screen(state, seen)
+        self._note_refusals(refusals, seen)
+        return report if report.observations else None
+
+    async def _propose(self, command: Command) -> None:
+        try:
+            outcome = await self._consensus.propose(command)
+        except ConsensusError as error:
+            log.warning("proposal failed, it will be made again", command=type(command).__name__, reason=str(error))
+            return
+        if isinstance(outcome, Rejected):
+            log.warning("proposal rejected", command=type(command).__name__, reason=outcome.reason)
+        elif isinstance(command, Report):
+            self._note_refusals(outcome.refusals, command)
+        self.wake()
+
+    # what operators read
+
+    def _note_refusals(self, refusals: tuple[Refusal, ...], report: Report) -> None:
+        """Keep the reason for the node's next reply, and say each one once."""
+        refused = {refusal.node: refusal.reason for refusal in refusals}
+        for observation in report.observations:
+            name = observation.node if isinstance(observation.node, str) else observation.node.id
+            if name not in refused:
+                self._refused.pop(name, None)
+        for name, reason in refused.items():
+            if self._refused.get(name) != reason:
+                self._refused[name] = reason
+                log.warning("a node's check is refused", node=name, reason=reason)
+
+    def _log_transitions(self, state: ClusterState, replayed: bool) -> None:
+        """One line each, but not again for those that a restart replays from the log."""
+        if not state.transitions or state.transitions[-1].sequence == self._logged:
+            return
+        for transition in state.transitions:
+            if transition.sequence > self._logged and not replayed:
+                change = f"{transition.subject}: {transition.before} -> {transition.after}"
+                log.info(change, cause=transition.cause, sequence=transition.sequence)
+        self._logged = state.transitions[-1].sequence
+
+    def _troubled(self, part: str, reason: str) -> None:
+        if self._troubles.get(part) != reason:
+            self._troubles[part] = reason
+            log.error(f"{part}: {reason}")
+
+    def _settled(self, part: str) -> None:
+        if self._troubles.pop(part, None):
+            log.info(f"{part}: well again")

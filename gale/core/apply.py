@@ -1,0 +1,237 @@
+"""The one function that makes the next state: apply(state, command) -> (state, outcome).
+
+It is total: whatever the command says, it returns. It reads no clock and leaves no trace: equal states and equal
+commands give equal results on every load balancer, today and when the log is replayed next year.
+
+    joining ──rises──> routing ──falls──> failed ──rises──> routing
+       ^                 │  ^ └─ too often ──> banned ──lifted──> joining
+       │           drain │  │ undrain
+     checks              v  │
+       └── left <─────── draining ──falls──> failed (no fail is counted)
+
+    any phase but banned ──goodbye──> left (no fail is counted)
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from gale.core.commands import (
+    Announce,
+    Command,
+    Drain,
+    Goodbye,
+    LiftBans,
+    Missed,
+    NotServing,
+    Observation,
+    Passed,
+    Report,
+    SetAlive,
+)
+from gale.core.draft import Draft
+from gale.core.health import Judgement, judge
+from gale.core.outcome import Applied, Outcome, Refusal, Rejected
+from gale.core.shared import SLOTS
+from gale.core.slots import SlotTable, rebalance
+from gale.core.state import ClusterState, LoadBalancer, Node, NodeInfo, Phase, Reference
+
+
+def apply(state: ClusterState, command: Command) -> tuple[ClusterState, Outcome]:
+    draft = Draft(state, command.time_ms)
+    match command:
+        case Report():
+            outcome = _report(draft, command)
+        case Announce():
+            outcome = _announce(draft, command)
+        case SetAlive():
+            outcome = _set_alive(draft, command)
+        case LiftBans():
+            outcome = _lift_bans(draft)
+        case Drain():
+            outcome = _drain(draft, command)
+    return _settle(state, draft.finish()), outcome
+
+
+def screen(state: ClusterState, report: Report) -> tuple[Report, tuple[Refusal, ...]]:
+    """The part of a report that the state would take now, and what it would refuse.
+
+    Proposers screen first, so that a node which is refused for good does not fill the log with every check."""
+    draft = Draft(state, report.time_ms)
+    taken, refusals = [], []
+    for observation in report.observations:
+        if reason := _observe(draft, report.load_balancer, observation):
+            refusals.append(_refusal(observation, reason))
+        else:
+            taken.append(observation)
+    return replace(report, observations=tuple(taken)), tuple(refusals)
+
+
+def _report(draft: Draft, report: Report) -> Outcome:
+    reporter = report.load_balancer
+    if reporter not in draft.load_balancers:
+        return Rejected(f"load balancer {reporter} reports before it announced itself")
+    if draft.state.ignored(reporter):
+        return Rejected(f"load balancer {reporter} is ignored: {draft.state.differs(reporter)}")
+    weighed = [(observation, _observe(draft, reporter, observation)) for observation in report.observations]
+    refusals = tuple(_refusal(observation, reason) for observation, reason in weighed if reason)
+    return Applied(draft.transitions(), refusals)
+
+
+def _refusal(observation: Observation, reason: str) -> Refusal:
+    return Refusal(observation.node.id if isinstance(observation, Passed) else observation.node, reason)
+
+
+def _observe(draft: Draft, reporter: str, observation: Observation) -> str | None:
+    """Take one observation; the reason when it is refused."""
+    if isinstance(observation, Passed):
+        return _passed(draft, reporter, observation)
+    node = draft.nodes.get(observation.node)
+    if node is None:
+        return "unknown node"
+    if node.phase in (Phase.BANNED, Phase.LEFT):
+        return f"the node is {node.phase.value}"
+    match observation:
+        case Missed():
+            if reporter in node.checks:
+                node = draft.put(replace(node, checks={**node.checks, reporter: 0}))
+                _rejudge(draft, node)
+        case NotServing():
+            node = draft.put(replace(node, checks={}))
+            if node.phase.forwards:
+                _fall(draft, node, f"says at {reporter} that it is not serving")
+        case Goodbye():
+            draft.turn(node, Phase.LEFT, f"said goodbye to {reporter}", checks={})
+    return None
+
+
+def _passed(draft: Draft, reporter: str, observation: Passed) -> str | None:
+    info, needed = observation.node, draft.policy.checks_before_routing
+    node = draft.nodes.get(info.id)
+    if node is None or node.info.address != info.address:
+        if reason := _address_refused(draft, node, info):
+            return reason
+        node = replace(node, info=info, checks={}) if node else draft.admit(info)
+        if node is None:
+            return "no room: as many nodes as there can be are known and none of them is gone"
+    if node.phase is Phase.BANNED:
+        return "the node is banned"
+    if node.phase is Phase.LEFT:
+        node = draft.turn(node, Phase.JOINING, f"checks in at {reporter} again")
+    count = max(1, min(observation.count, needed))
+    node = draft.put(replace(node, info=info, checks={**node.checks, reporter: count}))
+    _rejudge(draft, node)
+    return None
+
+
+def _address_refused(draft: Draft, node: Node | None, info: NodeInfo) -> str | None:
+    """A name belongs to one address and an address to one name, while either is in use or banned."""
+    if node and (node.phase is Phase.BANNED or any(node.checks.values())):
+        return f"this name is taken by the node at {node.info.address}: give one of them another [node] name"
+    for other in draft.nodes.values():
+        if other.info.address == info.address and other.info.id != info.id:
+            if other.phase is Phase.BANNED:
+                return f"its address {info.address} is banned as node {other.info.id}"
+            if any(other.checks.values()):
+                return f"its address {info.address} is taken by node {other.info.id}"
+    return None
+
+
+def _rejudge(draft: Draft, node: Node) -> None:
+    needed, voters = draft.policy.checks_before_routing, draft.voters
+    vouching = sorted(a for a, count in node.checks.items() if a in voters and count >= needed)
+    match judge(node.checks, node.info.reports_to, voters, needed):
+        case Judgement.RISES if node.phase in (Phase.JOINING, Phase.FAILED):
+            phase = Phase.DRAINING if node.drained else Phase.ROUTING
+            draft.turn(node, phase, f"{needed} checks passed at {', '.join(vouching)}")
+        case Judgement.FALLS if node.phase.forwards:
+            missing = sorted(a for a, count in node.checks.items() if a in voters and count == 0)
+            _fall(draft, node, f"checks missed at {', '.join(missing)}")
+
+
+def _fall(draft: Draft, node: Node, cause: str) -> None:
+    fails = node.fails + (node.phase is Phase.ROUTING)
+    limit = draft.policy.black_list_after_fails
+    if node.phase is Phase.ROUTING and limit > 0 and fails >= limit:
+        until_ms = draft.clock_ms + draft.policy.black_list_expiry_ms
+        draft.turn(
+            node, Phase.BANNED, f"{cause}, fail {fails} of {limit}", fails=fails, checks={}, banned_until_ms=until_ms
+        )
+    else:
+        draft.turn(node, Phase.FAILED, cause, fails=fails)
+
+
+def _announce(draft: Draft, command: Announce) -> Outcome:
+    address = command.load_balancer
+    if command.leads:
+        draft.refer(Reference(command.shared, command.enforces), f"{address} leads")
+    announced = LoadBalancer(address, command.api, command.version, command.shared)
+    if (known := draft.load_balancers.get(address)) != announced:
+        draft.put_load_balancer(announced, "announced itself" if known is None else "announced itself anew")
+        _rejudge_all(draft)
+    return Applied(draft.transitions())
+
+
+def _set_alive(draft: Draft, command: SetAlive) -> Outcome:
+    known = draft.load_balancers.get(command.load_balancer)
+    if known is None:
+        return Rejected(f"load balancer {command.load_balancer} has not announced itself")
+    if known.alive != command.alive:
+        draft.put_load_balancer(
+            replace(known, alive=command.alive), f"the leader {'found' if command.alive else 'lost'} it"
+        )
+        _rejudge_all(draft)
+    return Applied(draft.transitions())
+
+
+def _rejudge_all(draft: Draft) -> None:
+    for node in list(draft.nodes.values()):
+        _rejudge(draft, node)
+
+
+def _lift_bans(draft: Draft) -> Outcome:
+    for node in list(draft.nodes.values()):
+        if node.banned_until_ms is not None and node.banned_until_ms <= draft.clock_ms:
+            draft.turn(node, Phase.JOINING, "its ban has ended", fails=0, checks={}, banned_until_ms=None)
+    lifted = draft.transitions()
+    return Applied(lifted) if lifted else Rejected("no ban has ended yet")
+
+
+def _drain(draft: Draft, command: Drain) -> Outcome:
+    node = draft.nodes.get(command.node)
+    if node is None:
+        return Rejected(f"no node is called {command.node}")
+    node = draft.put(replace(node, drained=command.on))
+    if command.on and node.phase is Phase.ROUTING:
+        draft.turn(node, Phase.DRAINING, "an operator drains it")
+    elif not command.on and node.phase is Phase.DRAINING:
+        draft.turn(node, Phase.ROUTING, "an operator ended its draining")
+    return Applied(draft.transitions())
+
+
+def _settle(old: ClusterState, new: ClusterState) -> ClusterState:
+    """Bring the slot tables in line with the nodes, and number the view if it changed."""
+    tables = {}
+    for service in new.shared.services:
+        table = old.tables.get(service.name)
+        weights = _weights(new, service.name)
+        if table is None:
+            table = rebalance(SlotTable.empty(SLOTS), weights)
+        elif weights != _weights(old, service.name):
+            table = rebalance(table, weights)
+        tables[service.name] = table
+    new = replace(new, tables=tables)
+    before, after = old.view(), new.view()
+    return (
+        new
+        if (before.nodes, before.slots) == (after.nodes, after.slots)
+        else replace(new, generation=new.generation + 1)
+    )
+
+
+def _weights(state: ClusterState, service: str) -> Mapping[int, int]:
+    """Node number -> weight of the nodes that take new flows of a service."""
+    return {
+        node.number: node.info.weight
+        for node in state.nodes.values()
+        if node.phase is Phase.ROUTING and (not node.info.services or service in node.info.services)
+    }

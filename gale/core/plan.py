@@ -1,0 +1,65 @@
+"""From the view the maps hold to the view they should hold: the writes, in a safe order.
+
+The maps are not changed in one step and gale-lb may die between two writes, so the order is the safety:
+
+1. nodes that appear or move are written first: nothing points at them yet;
+2. then each service's slots, replaced in one step: they point at old and new nodes, and all of these exist;
+3. nodes that are gone are cleared last: nothing points at them any more.
+
+Cut off after any write, every slot names a node that is there. `after` is the same statement as code: it gives the
+view the maps hold once a write is done, and refuses a write that would break the rule.
+"""
+
+from dataclasses import dataclass, replace
+
+from gale.core.view import View
+
+
+@dataclass(frozen=True, slots=True)
+class SetNode:
+    """Write the entry of a node: `number` 1..65535, `address` IPv4 in dotted form."""
+
+    number: int
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
+class SetSlots:
+    """Replace a service's slot table in one step. `owners`: unsigned 16-bit node numbers, host byte order."""
+
+    service: str
+    owners: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ClearNode:
+    """Clear the entry of a node that no slot names."""
+
+    number: int
+
+
+Write = SetNode | SetSlots | ClearNode
+
+
+def plan(old: View, new: View) -> list[Write]:
+    """The writes that lead from `old` to `new`; empty when nothing differs. A running service is never removed."""
+    appear = [SetNode(n, address) for n, address in sorted(new.nodes.items()) if old.nodes.get(n) != address]
+    slots = [SetSlots(name, owners) for name, owners in sorted(new.slots.items()) if old.slots.get(name) != owners]
+    gone = [ClearNode(n) for n in sorted(old.nodes.keys() - new.nodes.keys())]
+    return [*appear, *slots, *gone]
+
+
+def after(view: View, write: Write) -> View:
+    """The view once `write` is done. Raises ValueError for a write that would leave a slot without its node."""
+    match write:
+        case SetNode(number, address):
+            return replace(view, nodes={**view.nodes, number: address})
+        case SetSlots(service, owners):
+            changed = replace(view, slots={**view.slots, service: owners})
+            if missing := changed.owners(service) - changed.nodes.keys():
+                raise ValueError(f"slots of {service} name nodes that have no entry: {sorted(missing)}")
+            return changed
+        case ClearNode(number):
+            if used := [service for service in view.slots if number in view.owners(service)]:
+                raise ValueError(f"node {number} is still named by slots of {', '.join(used)}")
+            return replace(view, nodes={n: a for n, a in view.nodes.items() if n != number})

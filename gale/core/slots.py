@@ -1,0 +1,93 @@
+"""Slot tables: which node owns which slot of a service, and what moves when the nodes change.
+
+A packet's hash picks a slot, the slot's owner gets the flow. Every load balancer applies the same log, so the table
+may depend on its own past, and that buys two things at once:
+
+- balance: a node's slots differ from its exact weighted quota, slots * weight / sum of weights, by less than one;
+- least movement: no table with that balance can be reached by moving fewer slots.
+
+A quota that is not whole may be rounded either way. Rounding up saves one move for a node that already holds that many
+slots and nothing for any other, so those nodes are rounded up first: the greedy choice is the best one.
+
+A slot whose owner goes away remembers it. When slots must move to a node, those that remember it go first, so a node
+that comes back gets its own slots back, and with them the clients that used to reach it.
+"""
+
+from array import array
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from gale.core.view import NO_NODE
+
+
+@dataclass(frozen=True, slots=True)
+class SlotTable:
+    """Unsigned 16-bit node numbers in host byte order, one per slot; 0 is no node.
+
+    owners    who gets the slot's new flows
+    previous  the last owner that went away, until it is back
+    """
+
+    owners: bytes
+    previous: bytes
+
+    @classmethod
+    def empty(cls, slots: int) -> "SlotTable":
+        return cls(bytes(2 * slots), bytes(2 * slots))
+
+
+def rebalance(table: SlotTable, weights: Mapping[int, int]) -> SlotTable:
+    """The table for these nodes: number (1..65535) -> weight (1 or more), with the least movement from `table`."""
+    owners = list(memoryview(table.owners).cast("H"))
+    previous = list(memoryview(table.previous).cast("H"))
+    targets = _targets(owners, previous, weights)
+    need = Counter(targets)
+    need.subtract(Counter(owner for owner in owners if owner in targets))  # below zero: slots to give away
+
+    def move(slot: int, to: int) -> None:
+        owner = owners[slot]
+        if owner in targets:
+            need[owner] += 1
+        elif owner != NO_NODE:
+            previous[slot] = owner
+        owners[slot] = to
+        need[to] -= 1
+
+    def must_move(slot: int) -> bool:
+        return owners[slot] not in targets or need[owners[slot]] < 0
+
+    for slot, before in enumerate(previous):
+        if need[before] > 0 and must_move(slot):
+            move(slot, before)
+
+    # Slots that an absent node owned before are given away last, so that it finds them when it returns.
+    absent_last = sorted(
+        range(len(owners)), key=lambda slot: previous[slot] not in targets and previous[slot] != NO_NODE
+    )
+    receivers = [number for number in sorted(targets) for _ in range(need[number])]
+    for slot in absent_last:
+        if must_move(slot):
+            move(slot, receivers.pop() if receivers else NO_NODE)
+    previous = [NO_NODE if before in targets else before for before in previous]
+    return SlotTable(array("H", owners).tobytes(), array("H", previous).tobytes())
+
+
+def _targets(owners: list[int], previous: list[int], weights: Mapping[int, int]) -> dict[int, int]:
+    """How many slots each node shall own: its quota, rounded down or up so that the sum is exact."""
+    slots, total = len(owners), sum(weights.values())
+    targets = {number: slots * weight // total for number, weight in weights.items()}
+    held = Counter(owners)
+    lent = Counter(owner for owner, before in zip(owners, previous, strict=True) if before in weights)
+
+    def rounding_up_helps(number: int) -> tuple[bool, bool, int, int]:
+        """First those it saves a move, among them those whose own slots it keeps, then by what is rounded away."""
+        up = targets[number] + 1
+        remainder = slots * weights[number] % total
+        return held[number] >= up, held[number] - lent[number] >= up, remainder, -number
+
+    uneven = [number for number, weight in weights.items() if slots * weight % total]
+    extra = slots - sum(targets.values()) if weights else 0
+    for number in sorted(uneven, key=rounding_up_helps, reverse=True)[:extra]:
+        targets[number] += 1
+    return targets

@@ -1,0 +1,122 @@
+"""The replicated state: what every load balancer knows after the same log.
+
+All of it is immutable; apply.py alone makes the next one. Times are milliseconds since 1970-01-01 UTC as the
+proposers of commands gave them; `clock_ms` is the largest one seen, and the only clock there is in here.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from gale.core.shared import SharedConfig, differences
+from gale.core.slots import SlotTable
+from gale.core.view import View
+
+MAX_NODES = 4_095
+"""Nodes known at a time. Their numbers, 1 to this, index the kernel's node table."""
+
+MAX_TRANSITIONS = 1_000
+"""How many of the last transitions are kept for operators."""
+
+
+class Phase(StrEnum):
+    JOINING = "joining"
+    ROUTING = "routing"
+    DRAINING = "draining"
+    FAILED = "failed"
+    BANNED = "banned"
+    LEFT = "left"
+
+    @property
+    def forwards(self) -> bool:
+        """Packets may reach a node in this phase: new flows when routing, old ones when draining too."""
+        return self in (Phase.ROUTING, Phase.DRAINING)
+
+
+@dataclass(frozen=True, slots=True)
+class NodeInfo:
+    """What a node says of itself. Without `services` it serves all of them."""
+
+    id: str
+    address: str
+    weight: int = 1
+    services: tuple[str, ...] = ()
+    reports_to: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """`number` stays with the node as long as it is known; `drained` is an operator's order and outlives failures."""
+
+    info: NodeInfo
+    number: int
+    phase: Phase = Phase.JOINING
+    since_ms: int = 0
+    checks: Mapping[str, int] = field(default_factory=dict)
+    fails: int = 0
+    banned_until_ms: int | None = None
+    drained: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class LoadBalancer:
+    """One load balancer as it announced itself. `api` is "IP:PORT" of its management API."""
+
+    address: str
+    api: str
+    version: str
+    shared: SharedConfig
+    alive: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """The configuration in force: the leader's. `enforced` as the leader's `enforce_single_configuration` says."""
+
+    shared: SharedConfig
+    enforced: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Transition:
+    """Something an operator may ask about later: who changed from what to what, when and why."""
+
+    sequence: int
+    time_ms: int
+    subject: str
+    before: str
+    after: str
+    cause: str
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterState:
+    clock_ms: int = 0
+    generation: int = 0
+    reference: Reference | None = None
+    load_balancers: Mapping[str, LoadBalancer] = field(default_factory=dict)
+    nodes: Mapping[str, Node] = field(default_factory=dict)
+    tables: Mapping[str, SlotTable] = field(default_factory=dict)
+    transitions: tuple[Transition, ...] = ()
+
+    @property
+    def shared(self) -> SharedConfig:
+        return self.reference.shared if self.reference else SharedConfig()
+
+    def differs(self, address: str) -> str:
+        """What a load balancer's configuration says differently from the reference; empty when it agrees."""
+        known = self.load_balancers.get(address)
+        return differences(self.shared, known.shared) if known else ""
+
+    def ignored(self, address: str) -> bool:
+        """Enforcement is on and this load balancer's configuration differs: its reports do not count."""
+        return self.reference is not None and self.reference.enforced and bool(self.differs(address))
+
+    def voters(self) -> frozenset[str]:
+        """The load balancers whose opinion counts: alive and not ignored."""
+        return frozenset(a for a, lb in self.load_balancers.items() if lb.alive and not self.ignored(a))
+
+    def view(self) -> View:
+        """What the kernel's maps must hold."""
+        nodes = {node.number: node.info.address for node in self.nodes.values() if node.phase.forwards}
+        return View(self.generation, nodes, {name: table.owners for name, table in self.tables.items()})

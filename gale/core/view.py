@@ -1,0 +1,30 @@
+"""The forwarding view: the part of a committed state that the kernel's maps must hold.
+
+Two load balancers at the same applied index have equal views, whatever their interfaces and their
+neighbours' MAC addresses are: those belong to the adapter that writes the maps (gale/dataplane/).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+NO_NODE = 0
+"""The owner of a slot while no node routes. Node numbers start at 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What the maps should hold.
+
+    generation  number of this view; grows by one with every committed change to it
+    nodes       node number (1..65535) -> IPv4 address of each node that may receive packets: routing or draining
+    slots       service name -> owner of every slot: unsigned 16-bit node numbers in host byte order
+    """
+
+    generation: int = 0
+    nodes: Mapping[int, str] = field(default_factory=lambda: MappingProxyType({}))
+    slots: Mapping[str, bytes] = field(default_factory=lambda: MappingProxyType({}))
+
+    def owners(self, service: str) -> frozenset[int]:
+        """The node numbers that own at least one slot of the service."""
+        return frozenset(memoryview(self.slots.get(service, b"")).cast("H")) - {NO_NODE}

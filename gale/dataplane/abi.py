@@ -1,0 +1,43 @@
+"""What Python knows of bpf/'s headers, read from the headers: the verdicts, with their actions and meanings.
+
+The shapes of keys and values are not here: BCC derives them from bpf/abi.h (`table.Key`, `table.Leaf`).
+"""
+
+import re
+from dataclasses import dataclass
+from enum import Enum
+from functools import cache
+from pathlib import Path
+
+import gale
+
+BPF_DIRECTORY = Path(gale.__file__).parent.parent / "bpf"
+"""The C sources: beside the package, in the checkout that gale is installed from."""
+
+_VERDICT = re.compile(r'VERDICT\((?P<name>[A-Z0-9_]+), (?P<action>[A-Z]+), "(?P<meaning>[^"]+)"\)')
+
+
+class Action(Enum):
+    """What becomes of a packet: sent out of another interface, left to this machine's kernel, or dropped."""
+
+    REDIRECT = "redirect"
+    PASS = "pass"
+    DROP = "drop"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """A line of bpf/verdict.h: `name` in lower case, as counters show it."""
+
+    name: str
+    action: Action
+    meaning: str
+
+
+@cache
+def verdicts() -> tuple[Verdict, ...]:
+    """Every verdict; its place is its index in the map of counters."""
+    text = (BPF_DIRECTORY / "verdict.h").read_text()
+    return tuple(
+        Verdict(match["name"].lower(), Action[match["action"]], match["meaning"]) for match in _VERDICT.finditer(text)
+    )

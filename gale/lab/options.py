@@ -1,0 +1,76 @@
+"""What a lab can be asked for, and the configuration files that follow from it: pure values and texts."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from gale.errors import LabError
+from gale.lab.topology import CLIENTS_PORT, NODE_HTTP_PORT, Topology
+
+
+@dataclass(frozen=True, slots=True)
+class LabOptions:
+    """Durations are written as in gale's configuration: "500ms", "5s", "5m"."""
+
+    load_balancers: int = 3
+    nodes: int = 3
+    mode: str = "l4"
+    checks_before_routing: int = 3
+    checks_timeout: str = "1s"
+    black_list_after_fails: int = -1
+    black_list_expiry: str = "60s"
+    enforce_single_configuration: bool = False
+
+    def __post_init__(self) -> None:
+        if self.mode != "l4":
+            raise LabError(f'mode {self.mode!r}: this version forwards in "l4" only')
+
+    def topology(self, prefix: str) -> Topology:
+        return Topology(prefix, self.load_balancers, self.nodes)
+
+    def as_dict(self) -> dict[str, object]:
+        return asdict(self)
+
+
+def lb_toml(topology: Topology, options: LabOptions, state_directory: Path) -> str:
+    """The configuration of a load balancer; they differ in their state directories alone."""
+    quorum = "\n".join(f'    {{ ip = "{lb.private}" }},' for lb in topology.lbs)
+    return f"""\
+[private_interface]
+net_interface_private = "private"
+
+[public_interface]
+clients_port = {CLIENTS_PORT}
+net_interface_public = "public"
+
+[node_health]
+checks_before_routing = {options.checks_before_routing}
+checks_timeout = "{options.checks_timeout}"
+black_list_after_fails = {options.black_list_after_fails}
+black_list_expiry = "{options.black_list_expiry}"
+
+[load_balancer_quorum]
+enforce_single_configuration = {str(options.enforce_single_configuration).lower()}
+addresses = [
+{quorum}
+]
+
+[forwarding]
+mode = "{options.mode}"
+target_port = {NODE_HTTP_PORT}
+
+[state]
+directory = "{state_directory}"
+"""
+
+
+def node_toml(topology: Topology, name: str) -> str:
+    addresses = "\n".join(f'    {{ ip = "{lb.private}" }},' for lb in topology.lbs)
+    return f"""\
+[load_balancer]
+addresses = [
+{addresses}
+]
+
+[node]
+name = "{name}"
+"""

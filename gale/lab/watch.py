@@ -1,0 +1,71 @@
+"""The cluster as its load balancers describe it, seen from outside: one JSON line per question.
+
+    python -m gale.lab.watch --servers 10.77.2.10:5555,10.77.2.11:5555 --interval 0.1
+
+Each server is asked on its own, so that one that is silent delays no other. A line is {"at_s": monotonic seconds,
+"server": …, "status": what `gale-ctl cluster status -o json` prints or null, "error": text or null}. It ends on
+SIGTERM, after `--count` questions to each server, and when its standard input ends, as it does when its parent dies.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import signal
+import sys
+import time
+
+import uvloop
+
+from gale.errors import GaleError
+from gale.rpc.client import fetch_cluster_status
+
+TIMEOUT_S = 0.5
+
+
+async def follow(server: str, interval_s: float, count: int) -> None:
+    """Ask one server again and again; `count` 0 is without end."""
+    asked = 0
+    while not count or asked < count:
+        begin = time.monotonic()
+        status, error = None, None
+        try:
+            status = await fetch_cluster_status(server, TIMEOUT_S)
+        except GaleError as failure:
+            error = str(failure)
+        line = {"at_s": round(time.monotonic(), 4), "server": server, "status": status, "error": error}
+        sys.stdout.write(json.dumps(line) + "\n")
+        sys.stdout.flush()
+        asked += 1
+        await asyncio.sleep(max(0.0, begin + interval_s - time.monotonic()))
+
+
+async def watch(servers: list[str], interval_s: float, count: int) -> None:
+    loop = asyncio.get_running_loop()
+    questions = asyncio.gather(*(follow(server, interval_s, count) for server in servers))
+    loop.add_signal_handler(signal.SIGTERM, questions.cancel)
+    loop.add_signal_handler(signal.SIGINT, questions.cancel)
+    loop.add_reader(sys.stdin.fileno(), _cancel_at_eof, questions)
+    try:
+        await questions
+    except asyncio.CancelledError:
+        return
+
+
+def _cancel_at_eof(questions: "asyncio.Future[list[None]]") -> None:
+    if not os.read(sys.stdin.fileno(), 4096):
+        asyncio.get_running_loop().remove_reader(sys.stdin.fileno())
+        questions.cancel()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="print the cluster's state again and again")
+    parser.add_argument("--servers", required=True, help="IP:PORT,IP:PORT,…")
+    parser.add_argument("--interval", type=float, default=0.1, help="seconds between questions to one server")
+    parser.add_argument("--count", type=int, default=0, help="questions to each server; 0: until it is ended")
+    given = parser.parse_args()
+    uvloop.run(watch(given.servers.split(","), given.interval, given.count))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,168 @@
+"""gale-lb put together: which parts there are, in which order they start, and in which they stop.
+
+The order is chosen so that nothing is promised before it can be kept: what this machine lacks is found first, ports are
+taken next, the BPF programs are compiled then, because that stalls the loop for most of a second, and Raft is joined
+last. On the way out the programs stay attached: the kernel goes on forwarding without us.
+"""
+
+import asyncio
+import signal
+import socket
+from collections.abc import Iterable, Iterator
+from contextlib import AsyncExitStack, contextmanager
+
+import structlog
+
+import gale
+from gale.clock import SystemClock
+from gale.config import LbConfig
+from gale.controller import Controller
+from gale.core.commands import Announce
+from gale.core.shared import SLOTS, Service
+from gale.dataplane.adapter import BpfDataplane
+from gale.dataplane.attach import detach
+from gale.dataplane.links import interface_addresses
+from gale.dataplane.settings import DataplaneSettings, Listener
+from gale.errors import ConfigError, HostError
+from gale.raft.consensus import RaftConsensus
+from gale.rpc import codec
+from gale.rpc.api_service import ManagementService
+from gale.rpc.node_service import NodeService
+from gale.rpc.server import listen
+from gale.rpc.v1.api_pb2_grpc import add_ManagementServiceServicer_to_server
+from gale.rpc.v1.node_pb2_grpc import add_NodeServiceServicer_to_server
+
+log = structlog.get_logger()
+
+
+async def run(config: LbConfig) -> None:
+    """Run a load balancer until SIGTERM or SIGINT. Raises GaleError for what stands in the way."""
+    for warning in config.warnings:
+        log.warning(warning)
+    private, public = interface_addresses(config.private_interface), interface_addresses(config.public_interface)
+    address = own_address(config.quorum, private, config.private_interface)
+    ip = address.rpartition(":")[0]
+    with holding_interfaces(config.public_interface, config.private_interface):
+        async with AsyncExitStack() as stack:
+            checks_at, api_at = (
+                [f"{ip}:{config.node_port}"],
+                [f"{ip}:{config.api_port}", f"127.0.0.1:{config.api_port}"],
+            )
+            require_free(checks_at, "private_interface.node_port")
+            require_free(api_at, "private_interface.api_port")
+            require_free([address], "load_balancer_quorum.addresses")
+            nodes, api = await listen(checks_at), await listen(api_at)
+            settings = DataplaneSettings(
+                public_interface=config.public_interface,
+                private_interface=config.private_interface,
+                source_address=ip,
+                listeners=listeners(config.shared.services, public, config.public_interface),
+                slots=SLOTS,
+            )
+            dataplane = BpfDataplane(settings)
+            consensus = RaftConsensus(
+                address, config.quorum, config.state_directory, encode=codec.encode, decode=codec.decode
+            )
+            stack.push_async_callback(consensus.stop)
+            me = Announce(
+                time_ms=0,
+                load_balancer=address,
+                api=f"{ip}:{config.api_port}",
+                version=gale.__version__,
+                shared=config.shared,
+                enforces=config.enforces,
+                leads=False,
+            )
+            controller = Controller(me, consensus, dataplane, SystemClock())
+            add_NodeServiceServicer_to_server(NodeService(address, controller), nodes)
+            add_ManagementServiceServicer_to_server(ManagementService(controller, config.quorum, config.api_port), api)
+            for server in (nodes, api):
+                await server.start()
+                stack.push_async_callback(server.stop, 0.2)
+            consensus.start(changed=controller.wake)
+            log.info("gale-lb is up", version=gale.__version__, address=address, config_hash=config.shared.hash)
+            await until_told_to_stop(controller)
+    log.info("gale-lb stops; its programs stay attached and go on forwarding (gale-lb --detach removes them)")
+
+
+def remove(config: LbConfig) -> None:
+    """Take every gale program off this load balancer's interfaces."""
+    with holding_interfaces(config.public_interface, config.private_interface):
+        detach(config.public_interface, config.private_interface)
+
+
+async def until_told_to_stop(controller: Controller) -> None:
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    loop = asyncio.create_task(controller.run())
+    stopping = asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait((loop, stopping), return_when=asyncio.FIRST_COMPLETED)
+        if loop.done():
+            loop.result()  # the loop ends only by failing
+    finally:
+        loop.cancel()
+        stopping.cancel()
+
+
+def own_address(quorum: Iterable[str], addresses: Iterable[str], interface: str) -> str:
+    """The quorum entry that is this machine: the one whose IP is on the private interface."""
+    own = [entry for entry in quorum if entry.rpartition(":")[0] in addresses]
+    if len(own) == 1:
+        return own[0]
+    has = ", ".join(addresses) or "no IPv4 address"
+    if own:
+        raise ConfigError(
+            f"load_balancer_quorum.addresses: {' and '.join(own)} are both this machine: list each load balancer once"
+        )
+    raise ConfigError(
+        f"load_balancer_quorum.addresses: none of {', '.join(quorum)} is on {interface}, which has {has}:"
+        " list this load balancer too, by its private address"
+    )
+
+
+def require_free(addresses: Iterable[str], key: str) -> None:
+    """Raise HostError, naming the configuration's key, when "IP:PORT" cannot be listened on."""
+    for address in addresses:
+        ip, _, port = address.rpartition(":")
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((ip, int(port)))
+            except OSError as error:
+                raise HostError(f"{key}: cannot listen on {address}: {error.strerror}: what else uses it?") from error
+
+
+def listeners(services: Iterable[Service], own: tuple[str, ...], interface: str) -> tuple[Listener, ...]:
+    """What the kernel must listen for: every service on every address it has here, and on every protocol."""
+    found = tuple(
+        Listener(service.name, address, service.port, protocol, service.target_port)
+        for service in services
+        for address in service.addresses or own
+        for protocol in service.protocols
+    )
+    if missing := {service.name for service in services} - {listener.service for listener in found}:
+        raise HostError(
+            f"{interface} has no IPv4 address for service {', '.join(sorted(missing))}:"
+            " give it one, or set public_interface.virtual_addresses"
+        )
+    return found
+
+
+@contextmanager
+def holding_interfaces(*interfaces: str) -> Iterator[None]:
+    """Be the only gale-lb on these interfaces. The hold is a name in this network namespace that ends with us."""
+    held = []
+    try:
+        for interface in interfaces:
+            hold = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+            held.append(hold)
+            try:
+                hold.bind(f"\0gale-lb:{interface}")
+            except OSError as error:
+                raise HostError(f"{interface}: another gale-lb runs on this interface: stop it first") from error
+        yield
+    finally:
+        for hold in held:
+            hold.close()

@@ -1,0 +1,76 @@
+"""Adapters that keep everything in memory: for tests, and for trying decisions out without a kernel or a network.
+
+They implement the ports of gale/ports.py and enforce the same rules as the real ones; nothing is patched to use them.
+"""
+
+from collections.abc import Callable, Mapping
+
+from gale.core.apply import apply
+from gale.core.commands import Command
+from gale.core.outcome import Outcome
+from gale.core.plan import Write, after
+from gale.core.state import ClusterState
+from gale.core.view import View
+from gale.errors import ConsensusError, DataplaneError
+from gale.ports import ConsensusStatus
+
+
+class MemoryDataplane:
+    """Maps as a view. A write that would leave a slot without its node raises, as `after` does."""
+
+    def __init__(self) -> None:
+        self.view = View()
+        self.writes: list[Write] = []
+        self.attachments: dict[str, str] = {}
+        self.refuse: Callable[[Write], bool] = lambda write: False
+
+    def perform(self, write: Write) -> None:
+        if self.refuse(write):
+            raise DataplaneError(f"refused on request: {type(write).__name__}")
+        self.view = after(self.view, write)
+        self.writes.append(write)
+
+    def attach(self) -> None:
+        self.attachments = {"public": "memory", "private": "memory"}
+
+    def refresh_neighbours(self) -> None:
+        pass
+
+    def counters(self) -> Mapping[str, int]:
+        return {}
+
+
+class MemoryConsensus:
+    """A cluster of one whose log is a list: what is proposed is committed at once, unless `quorum` is False."""
+
+    def __init__(self, me: str) -> None:
+        self.state = ClusterState()
+        self.log: list[Command] = []
+        self.ready = True
+        self.quorum = True
+        self.connected = frozenset({me})
+        self._me = me
+
+    def status(self) -> ConsensusStatus:
+        leader = self._me if self.quorum else None
+        return ConsensusStatus(leader, 1, self.quorum, len(self.log), self.connected)
+
+    async def propose(self, command: Command) -> Outcome:
+        if not self.quorum:
+            raise ConsensusError("not committed: there is no leader")
+        self.log.append(command)
+        self.state, outcome = apply(self.state, command)
+        return outcome
+
+
+class SetClock:
+    """A clock that stands still until it is moved."""
+
+    def __init__(self, now_ms: int = 1_000_000) -> None:
+        self.now_ms = now_ms
+
+    def monotonic_ms(self) -> int:
+        return self.now_ms
+
+    def wall_ms(self) -> int:
+        return self.now_ms

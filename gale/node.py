@@ -1,0 +1,127 @@
+"""gale-node put together: one conversation with every load balancer, each on its own.
+
+A conversation asks GetConfig first, then sends a check every interval over one stream and reads the answers; a change
+of the service's health is told at once. It ends when the stream does, or when an answer is overdue, and begins again
+after a delay that grows and is spread by chance.
+When told to stop, each conversation says goodbye and waits for the answer: the goodbye is committed by then.
+"""
+
+import asyncio
+import random
+import signal
+from collections.abc import AsyncIterator
+from contextlib import suppress
+
+import structlog
+
+import gale
+from gale.config import NodeConfig
+from gale.core.backoff import backoff_s
+from gale.errors import RemoteError
+from gale.probe import Prober
+from gale.rpc.client import NodeLink, node_link
+from gale.rpc.v1 import node_pb2 as pb
+
+log = structlog.get_logger()
+
+CONNECT_S = 2.0
+GOODBYE_S = 3.0
+
+
+async def run(config: NodeConfig) -> None:
+    """Send checks until SIGTERM or SIGINT, then say goodbye."""
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    log.info(
+        "gale-node is up", version=gale.__version__, node=config.name, load_balancers=",".join(config.load_balancers)
+    )
+    prober = Prober(config.probe, config.probe_interval_s, config.probe_timeout_s)
+    probing = asyncio.create_task(prober.run())
+    conversations = [Conversation(config, server, prober, stop) for server in config.load_balancers]
+    tasks = [asyncio.create_task(conversation.keep_up()) for conversation in conversations]
+    stopping = asyncio.create_task(stop.wait())
+    done, _ = await asyncio.wait([stopping, *tasks], return_when=asyncio.FIRST_COMPLETED)
+    for task in done - {stopping}:
+        task.result()  # conversations end only when told to, or by failing
+    _, late = await asyncio.wait(tasks, timeout=GOODBYE_S)
+    for task in (*late, probing):
+        task.cancel()
+    log.info("gale-node stops", goodbyes=sum(conversation.said_goodbye for conversation in conversations))
+
+
+async def first_of(*events: asyncio.Event, timeout_s: float) -> None:
+    """Return when one of the events is set, or when the time is up."""
+    waiting = [asyncio.create_task(event.wait()) for event in events]
+    await asyncio.wait(waiting, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+    for task in waiting:
+        task.cancel()
+
+
+class Conversation:
+    """With one load balancer, `server` "HOST:PORT", until `stop` is set."""
+
+    def __init__(self, config: NodeConfig, server: str, prober: Prober, stop: asyncio.Event) -> None:
+        self._config = config
+        self._server = server
+        self._prober = prober
+        self._stop = stop
+        self._last_told: tuple[str, str] | None = None
+        self.said_goodbye = False
+
+    async def keep_up(self) -> None:
+        attempt = 0
+        while not self._stop.is_set():
+            try:
+                async with node_link(self._server) as link:
+                    config = await link.get_config(gale.__version__, CONNECT_S)
+                    if attempt:
+                        log.info("load balancer found", load_balancer=self._server, attempts=attempt + 1)
+                    attempt = 0
+                    await self._report(link, config.interval_ms / 1000, config.checks_timeout_ms / 1000)
+                    reason = "it ended the stream"
+            except RemoteError as error:
+                reason = str(error)
+            except TimeoutError:
+                reason = "its answer is overdue"
+            if self._stop.is_set():
+                return
+            if attempt == 0:
+                log.warning("load balancer lost, trying again", load_balancer=self._server, reason=reason)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._stop.wait(), backoff_s(attempt, random.random()))
+            attempt += 1
+
+    async def _report(self, link: NodeLink, interval_s: float, timeout_s: float) -> None:
+        """One stream, from its first check to its end. Raises TimeoutError when an answer is overdue."""
+        replies = link.checks(self._checks(interval_s))
+        while (reply := await asyncio.wait_for(anext(replies, None), timeout_s)) is not None:
+            self._tell(reply)
+
+    async def _checks(self, interval_s: float) -> AsyncIterator[pb.Check]:
+        while not self._stop.is_set():
+            changed = self._prober.changed
+            yield self._check(pb.CONDITION_SERVING if self._prober.serving else pb.CONDITION_NOT_SERVING)
+            await first_of(changed, self._stop, timeout_s=interval_s)
+        yield self._check(pb.CONDITION_GOODBYE)
+        self.said_goodbye = True
+
+    def _check(self, condition: pb.Condition.ValueType) -> pb.Check:
+        return pb.Check(
+            node=self._config.name,
+            weight=self._config.weight,
+            services=self._config.services,
+            reports_to=len(self._config.load_balancers),
+            condition=condition,
+        )
+
+    def _tell(self, reply: pb.CheckReply) -> None:
+        """Say how this node stands, when that changes."""
+        told = (reply.phase, reply.refusal)
+        if told == self._last_told:
+            return
+        self._last_told = told
+        if reply.refusal:
+            log.warning("refused", load_balancer=self._server, reason=reply.refusal, phase=reply.phase)
+        else:
+            log.info(f"this node is {reply.phase}", load_balancer=self._server)

@@ -1,0 +1,124 @@
+"""The doors between the decisions and the world: what the controller needs, as protocols.
+
+Each has a real adapter (gale/raft/, gale/dataplane/, gale/clock.py) and a small one that ships for tests and dry
+runs (gale/memory.py); none is ever patched.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from gale.core.commands import Command
+from gale.core.outcome import Outcome
+from gale.core.plan import Write
+from gale.core.shared import HealthPolicy
+from gale.core.state import ClusterState, NodeInfo
+
+
+class Clock(Protocol):
+    def monotonic_ms(self) -> int:
+        """Milliseconds that never run backwards; only differences mean something."""
+        ...
+
+    def wall_ms(self) -> int:
+        """Milliseconds since 1970-01-01 UTC, as this machine believes."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ConsensusStatus:
+    """One load balancer's view of the agreement. Addresses are quorum entries, "IP:PORT"."""
+
+    leader: str | None
+    term: int
+    quorum: bool
+    applied_index: int
+    connected: frozenset[str]
+
+
+class Consensus(Protocol):
+    """The replicated log, and the state that comes of it."""
+
+    @property
+    def state(self) -> ClusterState: ...
+
+    @property
+    def ready(self) -> bool:
+        """True once this replica has caught up with the log after its start."""
+        ...
+
+    def status(self) -> ConsensusStatus: ...
+
+    async def propose(self, command: Command) -> Outcome:
+        """Append a command and wait until it is applied here. Raises ConsensusError when it ends without an outcome."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What the cluster makes of a node: its phase ("unknown" before it is in the log), and why its last report was not
+    taken, empty when it was."""
+
+    phase: str
+    refusal: str = ""
+
+
+class NodeGate(Protocol):
+    """Where nodes' checks go in. Node names and addresses have been checked for form, not for truth."""
+
+    def policy(self) -> HealthPolicy: ...
+
+    def check(self, info: NodeInfo, serving: bool) -> Standing:
+        """Take a check, and say how the node stands now."""
+        ...
+
+    async def goodbye(self, info: NodeInfo) -> Standing:
+        """Take a node's goodbye; returns when it is committed, or could not be within a bound."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class LocalStatus:
+    """What one load balancer says of itself. `attachments`: interface -> how its program is attached."""
+
+    address: str
+    version: str
+    config_hash: str
+    generation: int
+    consensus: ConsensusStatus
+    verdicts: Mapping[str, int]
+    attachments: Mapping[str, str]
+
+
+class Operator(Protocol):
+    """What operators may ask."""
+
+    @property
+    def state(self) -> ClusterState: ...
+
+    def local_status(self) -> LocalStatus: ...
+
+
+class Dataplane(Protocol):
+    """The kernel side of one load balancer."""
+
+    def perform(self, write: Write) -> None:
+        """Do one write of a plan. Raises DataplaneError; then nothing has changed."""
+        ...
+
+    def attach(self) -> None:
+        """Put the programs on their interfaces; a program that is there is replaced atomically."""
+        ...
+
+    @property
+    def attachments(self) -> Mapping[str, str]:
+        """Interface -> how its program is attached: "native", "generic" or "tc"; empty before `attach`."""
+        ...
+
+    def refresh_neighbours(self) -> object:
+        """Look up again where the nodes' packets go: routes and MAC addresses change without a commit."""
+        ...
+
+    def counters(self) -> Mapping[str, int]:
+        """Packets per verdict name since the maps were made."""
+        ...

@@ -1,0 +1,44 @@
+"""What gale-ctl calls. The load balancer that is asked asks the others, so one answer covers the cluster."""
+
+import asyncio
+
+import grpc
+
+from gale.errors import RemoteError
+from gale.ports import Operator
+from gale.rpc.client import fetch_local_status
+from gale.rpc.status import cluster_status, local_status
+from gale.rpc.v1 import api_pb2 as pb
+from gale.rpc.v1 import api_pb2_grpc as services
+
+ASK_OTHERS_S = 0.5
+
+
+class ManagementService(services.ManagementServiceServicer):
+    """`quorum`: every load balancer's address; `api_port`: where one that never announced itself would answer."""
+
+    def __init__(self, operator: Operator, quorum: tuple[str, ...], api_port: int) -> None:
+        self._operator = operator
+        self._quorum = quorum
+        self._api_port = api_port
+
+    async def GetLocalStatus(
+        self, request: pb.GetLocalStatusRequest, context: grpc.aio.ServicerContext
+    ) -> pb.LocalStatus:
+        return local_status(self._operator.local_status())
+
+    async def GetClusterStatus(
+        self, request: pb.GetClusterStatusRequest, context: grpc.aio.ServicerContext
+    ) -> pb.ClusterStatus:
+        asked = local_status(self._operator.local_status())
+        others = [address for address in self._quorum if address != asked.address]
+        answers = await asyncio.gather(*(self._ask(address) for address in others))
+        return cluster_status(self._operator.state, asked, dict(zip(others, answers, strict=True)))
+
+    async def _ask(self, address: str) -> pb.LocalStatus | str:
+        known = self._operator.state.load_balancers.get(address)
+        api = known.api if known else f"{address.rpartition(':')[0]}:{self._api_port}"
+        try:
+            return await fetch_local_status(api, ASK_OTHERS_S)
+        except RemoteError as error:
+            return str(error)

@@ -1,0 +1,124 @@
+"""Commands of the log as bytes (proto/gale/v1/state.proto), and back; what does not fit is a ValueError."""
+
+from google.protobuf.message import DecodeError
+
+from gale.core import commands as c
+from gale.core.shared import HealthPolicy, Service, SharedConfig
+from gale.core.state import NodeInfo
+from gale.rpc.v1 import state_pb2 as pb
+
+
+def encode(command: c.Command) -> bytes:
+    message = pb.Command(time_ms=command.time_ms)
+    match command:
+        case c.Report(_, load_balancer, observations):
+            message.report.load_balancer = load_balancer
+            message.report.observations.extend(_observation_to(o) for o in observations)
+        case c.Announce():
+            message.announce.CopyFrom(
+                pb.Announce(
+                    load_balancer=command.load_balancer,
+                    api=command.api,
+                    version=command.version,
+                    shared=_shared_to(command.shared),
+                    enforces=command.enforces,
+                    leads=command.leads,
+                )
+            )
+        case c.SetAlive(_, load_balancer, alive):
+            message.set_alive.CopyFrom(pb.SetAlive(load_balancer=load_balancer, alive=alive))
+        case c.LiftBans():
+            message.lift_bans.SetInParent()
+        case c.Drain(_, node, on):
+            message.drain.CopyFrom(pb.Drain(node=node, on=on))
+    return message.SerializeToString(deterministic=True)
+
+
+def decode(payload: bytes) -> c.Command:
+    try:
+        message = pb.Command.FromString(payload)
+    except DecodeError as error:
+        raise ValueError(f"not a command: {error}") from error
+    time_ms = message.time_ms
+    match message.WhichOneof("kind"):
+        case "report":
+            report = message.report
+            return c.Report(time_ms, report.load_balancer, tuple(map(_observation_from, report.observations)))
+        case "announce":
+            a = message.announce
+            return c.Announce(time_ms, a.load_balancer, a.api, a.version, _shared_from(a.shared), a.enforces, a.leads)
+        case "set_alive":
+            return c.SetAlive(time_ms, message.set_alive.load_balancer, message.set_alive.alive)
+        case "lift_bans":
+            return c.LiftBans(time_ms)
+        case "drain":
+            return c.Drain(time_ms, message.drain.node, message.drain.on)
+    raise ValueError("a command of an unknown kind: is another load balancer newer than this one?")
+
+
+def _observation_to(observation: c.Observation) -> pb.Observation:
+    match observation:
+        case c.Passed(node, count):
+            info = pb.NodeInfo(
+                id=node.id,
+                address=node.address,
+                weight=node.weight,
+                services=node.services,
+                reports_to=node.reports_to,
+            )
+            return pb.Observation(passed=pb.Passed(node=info, count=count))
+        case c.Missed(name):
+            return pb.Observation(missed=name)
+        case c.NotServing(name):
+            return pb.Observation(not_serving=name)
+        case c.Goodbye(name):
+            return pb.Observation(goodbye=name)
+
+
+def _observation_from(message: pb.Observation) -> c.Observation:
+    match message.WhichOneof("kind"):
+        case "passed":
+            node = message.passed.node
+            info = NodeInfo(node.id, node.address, node.weight, tuple(node.services), node.reports_to)
+            return c.Passed(info, message.passed.count)
+        case "missed":
+            return c.Missed(message.missed)
+        case "not_serving":
+            return c.NotServing(message.not_serving)
+        case "goodbye":
+            return c.Goodbye(message.goodbye)
+    raise ValueError("an observation of an unknown kind: is another load balancer newer than this one?")
+
+
+def _shared_to(shared: SharedConfig) -> pb.SharedConfig:
+    health = shared.health
+    return pb.SharedConfig(
+        checks_before_routing=health.checks_before_routing,
+        checks_timeout_ms=health.checks_timeout_ms,
+        black_list_after_fails=health.black_list_after_fails,
+        black_list_expiry_ms=health.black_list_expiry_ms,
+        services=[
+            pb.Service(
+                name=service.name,
+                port=service.port,
+                target_port=service.target_port,
+                addresses=service.addresses,
+                protocols=service.protocols,
+                mode=service.mode,
+            )
+            for service in shared.services
+        ],
+    )
+
+
+def _shared_from(message: pb.SharedConfig) -> SharedConfig:
+    health = HealthPolicy(
+        message.checks_before_routing,
+        message.checks_timeout_ms,
+        message.black_list_after_fails,
+        message.black_list_expiry_ms,
+    )
+    services = tuple(
+        Service(s.name, s.port, s.target_port, tuple(s.addresses), tuple(s.protocols), s.mode) for s in message.services
+    )
+    return SharedConfig(health, services)

@@ -1,0 +1,21 @@
+import pytest
+
+from gale.dataplane.syscall import require_bpf
+from gale.errors import HostError
+from tests.packet.balancer import Balancer
+
+
+@pytest.fixture(scope="session")
+def loaded() -> Balancer:
+    """Compiled once; tests use `balancer`."""
+    try:
+        require_bpf()
+    except HostError as error:
+        pytest.skip(f"packet tests need BPF: {error}")
+    return Balancer()
+
+
+@pytest.fixture
+def balancer(loaded: Balancer) -> Balancer:
+    loaded.reset()
+    return loaded

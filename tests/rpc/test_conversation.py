@@ -1,0 +1,214 @@
+"""A real gale-node conversation and real API calls over gRPC on loopback, into a load balancer in memory."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import grpc
+import pytest
+
+from gale.clock import SystemClock
+from gale.config import NodeConfig
+from gale.controller import Controller
+from gale.core.commands import Announce
+from gale.core.probes import TcpProbe
+from gale.core.shared import HealthPolicy, Service, SharedConfig
+from gale.core.state import Phase
+from gale.errors import HostError, RemoteError
+from gale.memory import MemoryConsensus, MemoryDataplane
+from gale.node import Conversation
+from gale.probe import Prober
+from gale.rpc.api_service import ManagementService
+from gale.rpc.client import fetch_cluster_status
+from gale.rpc.node_service import NodeService, node_info, peer_address
+from gale.rpc.server import listen
+from gale.rpc.v1 import node_pb2, node_pb2_grpc
+from gale.rpc.v1.api_pb2_grpc import add_ManagementServiceServicer_to_server
+from gale.rpc.v1.node_pb2_grpc import add_NodeServiceServicer_to_server
+
+SHARED = SharedConfig(HealthPolicy(3, 1_000), (Service("default", 8080, 80),))
+ADDRESS = "127.0.0.1:9090"
+
+
+class Box:
+    """One load balancer: a real loop and real servers, log and maps in memory."""
+
+    def __init__(self, nodes: int, api: int, controller: Controller, consensus: MemoryConsensus) -> None:
+        self.nodes = f"127.0.0.1:{nodes}"
+        self.api = f"127.0.0.1:{api}"
+        self.controller = controller
+        self.consensus = consensus
+
+    def phase(self, name: str = "web") -> Phase | None:
+        node = self.consensus.state.nodes.get(name)
+        return node.phase if node else None
+
+
+@asynccontextmanager
+async def load_balancer(quorum: tuple[str, ...] = (ADDRESS,)) -> AsyncIterator[Box]:
+    consensus = MemoryConsensus(ADDRESS)
+    announce = Announce(0, ADDRESS, "127.0.0.1:1", "0.1.0", SHARED, enforces=False, leads=False)
+    controller = Controller(announce, consensus, MemoryDataplane(), SystemClock())
+    nodes, api = grpc.aio.server(), grpc.aio.server()
+    ports = [server.add_insecure_port("127.0.0.1:0") for server in (nodes, api)]
+    add_NodeServiceServicer_to_server(NodeService(ADDRESS, controller), nodes)
+    add_ManagementServiceServicer_to_server(ManagementService(controller, quorum, api_port=1), api)
+    await nodes.start()
+    await api.start()
+    loop = asyncio.create_task(controller.run())
+    try:
+        yield Box(ports[0], ports[1], controller, consensus)
+    finally:
+        loop.cancel()
+        await nodes.stop(None)
+        await api.stop(None)
+
+
+@asynccontextmanager
+async def node(server: str, prober: Prober | None = None) -> AsyncIterator[asyncio.Event]:
+    """A node's conversation; yields the event that tells it to stop."""
+    stop = asyncio.Event()
+    config = NodeConfig("web", (server,), weight=2)
+    conversation = Conversation(config, server, prober or Prober(None, 1, 1), stop)
+    task = asyncio.create_task(conversation.keep_up())
+    try:
+        yield stop
+    finally:
+        stop.set()
+        await asyncio.wait_for(task, 5)
+
+
+async def eventually(holds: Callable[[], bool], within_s: float = 5.0) -> None:
+    async with asyncio.timeout(within_s):
+        while not holds():  # noqa: ASYNC110  what is waited for is another task's work
+            await asyncio.sleep(0.01)
+
+
+async def test_a_node_routes_after_its_checks_and_leaves_with_a_goodbye() -> None:
+    async with load_balancer() as box:
+        async with node(box.nodes):
+            await eventually(lambda: box.phase() is Phase.ROUTING)
+            known = box.consensus.state.nodes["web"]
+            assert (known.info.address, known.info.weight, known.info.reports_to) == ("127.0.0.1", 2, 1)
+        assert box.phase() is Phase.LEFT
+        assert known.fails == 0
+
+
+async def test_a_service_that_is_not_well_leaves_at_once_and_returns_after_its_checks() -> None:
+    prober = Prober(TcpProbe(1), 1, 1)
+    async with load_balancer() as box, node(box.nodes, prober):
+        prober.weigh(None)
+        await eventually(lambda: box.phase() is Phase.ROUTING)
+        prober.weigh("no answer")
+        assert prober.serving  # once may be chance
+        prober.weigh("no answer")
+        await eventually(lambda: box.phase() is Phase.FAILED, within_s=0.3)
+        prober.weigh(None)
+        await eventually(lambda: box.phase() is Phase.ROUTING)
+
+
+async def test_a_node_finds_a_load_balancer_that_starts_later() -> None:
+    async with load_balancer() as gone:
+        address = gone.nodes
+    async with node(address):
+        consensus = MemoryConsensus(ADDRESS)
+        announce = Announce(0, ADDRESS, "127.0.0.1:1", "0.1.0", SHARED, enforces=False, leads=False)
+        controller = Controller(announce, consensus, MemoryDataplane(), SystemClock())
+        server = await listen([address])
+        add_NodeServiceServicer_to_server(NodeService(ADDRESS, controller), server)
+        await server.start()
+        loop = asyncio.create_task(controller.run())
+        await eventually(lambda: "web" in consensus.state.nodes and consensus.state.nodes["web"].phase is Phase.ROUTING)
+    loop.cancel()
+    await server.stop(None)
+
+
+async def test_status_has_the_promised_form() -> None:
+    other = "127.0.0.1:9091"
+    async with load_balancer((ADDRESS, other)) as box, node(box.nodes):
+        await eventually(lambda: box.phase() is Phase.ROUTING)
+        status = await fetch_cluster_status(box.api, 3)
+    assert set(status) == {"leader", "term", "quorum", "generation", "load_balancers", "nodes"}
+    assert (status["leader"], status["quorum"], status["generation"]) == (ADDRESS, True, 2)
+    mine, theirs = status["load_balancers"]
+    assert mine == {
+        "address": ADDRESS,
+        "role": "leader",
+        "applied_index": 4,
+        "generation": 2,
+        "config_hash": SHARED.hash,
+        "version": "0.1.0",
+        "reason": "",
+    }
+    assert (theirs["address"], theirs["role"]) == (other, "unreachable")
+    assert "is gale-lb running there?" in theirs["reason"]
+    assert status["nodes"] == [
+        {
+            "id": "web",
+            "address": "127.0.0.1",
+            "phase": "routing",
+            "checks": {ADDRESS: 3},
+            "fails": 0,
+            "banned_until": None,
+            "weight": 2,
+        }
+    ]
+
+
+async def test_without_a_quorum_status_says_so_and_still_answers() -> None:
+    async with load_balancer() as box, node(box.nodes):
+        await eventually(lambda: box.phase() is Phase.ROUTING)
+        box.consensus.quorum = False
+        status = await fetch_cluster_status(box.api, 3)
+        box.consensus.quorum = True
+    assert (status["leader"], status["quorum"]) == (None, False)
+    assert status["nodes"][0]["phase"] == "routing"
+
+
+async def test_nobody_there_is_one_line() -> None:
+    with pytest.raises(RemoteError, match=r"127\.0\.0\.1:1: no connection: is gale-lb running there"):
+        await fetch_cluster_status("127.0.0.1:1", 2)
+
+
+async def test_a_port_in_use_is_one_line() -> None:
+    async with load_balancer() as box:
+        with pytest.raises(HostError, match=r"cannot listen on .*: is another program"):
+            await listen([box.nodes])
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"node": ""}, "node name"),
+        ({"node": "a b"}, "node name"),
+        ({"node": "x" * 65}, "node name"),
+        ({"weight": 0}, "weight 0"),
+        ({"weight": 1_001}, "weight 1001"),
+        ({"reports_to": 0}, "reports_to 0"),
+        ({"condition": node_pb2.CONDITION_UNSPECIFIED}, "condition 0"),
+        ({"services": ["x"] * 65}, "services"),
+        ({"services": ["\n"]}, "services"),
+    ],
+)
+def test_a_check_out_of_form_is_refused(change: dict[str, Any], words: str) -> None:
+    good: dict[str, Any] = {"node": "web", "weight": 1, "reports_to": 1, "condition": node_pb2.CONDITION_SERVING}
+    assert node_info(node_pb2.Check(**good), "10.0.0.1").id == "web"
+    with pytest.raises(ValueError, match=words):
+        node_info(node_pb2.Check(**{**good, **change}), "10.0.0.1")
+
+
+async def test_a_refused_check_ends_the_stream_with_the_reason() -> None:
+    async with load_balancer() as box, grpc.aio.insecure_channel(box.nodes) as channel:
+        stream = node_pb2_grpc.NodeServiceStub(channel).Checks(iter([node_pb2.Check(node="bad name")]))
+        with pytest.raises(grpc.aio.AioRpcError) as refusal:
+            await stream.read()
+        assert refusal.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+@pytest.mark.parametrize(
+    ("peer", "address"),
+    [("ipv4:10.0.0.1:4000", "10.0.0.1"), ("ipv6:%5B::1%5D:4000", ""), ("unix:/run/x", ""), ("", "")],
+)
+def test_peer_address(peer: str, address: str) -> None:
+    assert peer_address(peer) == address

@@ -1,0 +1,63 @@
+"""What hypothesis draws from: small worlds of nodes and load balancers, so that commands meet each other often."""
+
+from hypothesis import strategies as st
+
+from gale.core.commands import (
+    Announce,
+    Command,
+    Drain,
+    Goodbye,
+    LiftBans,
+    Missed,
+    NotServing,
+    Observation,
+    Passed,
+    Report,
+    SetAlive,
+)
+from gale.core.shared import HealthPolicy, Service, SharedConfig
+from gale.core.state import NodeInfo
+
+LOAD_BALANCERS = ("10.0.0.1:9090", "10.0.0.2:9090", "10.0.0.3:9090")
+NODES = ("a", "b", "c", "d")
+SERVICES = (Service("default", 8080, 80), Service("mail", 25, 25))
+PLAIN = SharedConfig(HealthPolicy(checks_before_routing=2, black_list_after_fails=2), SERVICES)
+OTHER = SharedConfig(HealthPolicy(checks_before_routing=3), SERVICES[:1])
+
+times = st.integers(0, 200_000)
+load_balancers = st.sampled_from(LOAD_BALANCERS)
+nodes = st.sampled_from(NODES)
+infos = st.builds(
+    NodeInfo,
+    id=nodes,
+    address=st.sampled_from(["10.1.0.1", "10.1.0.2", "10.1.0.3"]),
+    weight=st.integers(1, 4),
+    services=st.sampled_from([(), ("default",), ("mail",)]),
+    reports_to=st.integers(1, 3),
+)
+observations: st.SearchStrategy[Observation] = st.one_of(
+    st.builds(Passed, infos, st.integers(0, 5)),
+    st.builds(Missed, nodes),
+    st.builds(NotServing, nodes),
+    st.builds(Goodbye, nodes),
+)
+announcements = st.builds(
+    Announce,
+    time_ms=times,
+    load_balancer=load_balancers,
+    api=st.just("10.0.0.1:5555"),
+    version=st.sampled_from(["0.1.0", "0.2.0"]),
+    shared=st.sampled_from([PLAIN, OTHER]),
+    enforces=st.booleans(),
+    leads=st.booleans(),
+)
+reports = st.builds(Report, times, load_balancers, st.lists(observations, max_size=4).map(tuple))
+commands: st.SearchStrategy[Command] = st.one_of(
+    reports,
+    reports,
+    reports,
+    announcements,
+    st.builds(SetAlive, times, load_balancers, st.booleans()),
+    st.builds(LiftBans, times),
+    st.builds(Drain, times, nodes, st.booleans()),
+)

@@ -1,0 +1,152 @@
+"""Configuration: what loads, and what is refused with which words."""
+
+from pathlib import Path
+
+import pytest
+
+from gale.config import load_lb, load_node
+from gale.core.probes import CommandProbe, HttpProbe, Probe, TcpProbe
+from gale.errors import ConfigError
+
+SAMPLES = Path(__file__).parent / "samples"
+SHIPPED = Path(__file__).parents[2] / "cmd"
+LB = """
+[private_interface]
+net_interface_private = "eth0"
+[public_interface]
+net_interface_public = "eth1"
+[load_balancer_quorum]
+addresses = [{ ip = "192.168.1.2" }, { ip = "192.168.1.3" }, { ip = "192.168.1.4" }]
+"""
+NODE = '[load_balancer]\naddresses = [{ ip = "192.168.1.2" }]\n'
+
+
+def written(path: Path, text: str) -> Path:
+    file = path / "lb.toml"
+    file.write_text(text)
+    return file
+
+
+def test_the_samples_the_project_started_from_load_as_they_stand() -> None:
+    lb = load_lb(SAMPLES / "lb.toml")
+    assert lb.quorum == ("192.168.1.2:8081", "192.168.1.3:8081", "192.168.1.4:8081")
+    assert (lb.shared.health.black_list_after_fails, lb.shared.health.black_list_expiry_ms) == (5, 300_000)
+    assert [warning for warning in lb.warnings if "8081" in warning]
+    assert load_node(SAMPLES / "node.toml").load_balancers == (
+        "192.168.1.2:8082",
+        "192.168.1.3:8082",
+        "192.168.1.4:8082",
+    )
+
+
+def test_the_shipped_files_load_without_a_warning() -> None:
+    assert load_lb(SHIPPED / "lb.toml").warnings == ()
+    assert len(load_node(SHIPPED / "node.toml").load_balancers) == 3
+
+
+def test_defaults(tmp_path: Path) -> None:
+    lb = load_lb(written(tmp_path, LB))
+    assert (lb.node_port, lb.api_port, lb.quorum[0]) == (7070, 5555, "192.168.1.2:9090")
+    health = lb.shared.health
+    assert (health.checks_before_routing, health.checks_timeout_ms) == (3, 5_000)
+    assert (health.black_list_after_fails, health.black_list_expiry_ms) == (-1, 60_000)
+    (service,) = lb.shared.services
+    assert (service.port, service.target_port, service.mode, service.protocols) == (8080, 8080, "l4", ("tcp",))
+
+
+def test_the_hash_covers_what_must_agree_and_nothing_else(tmp_path: Path) -> None:
+    plain = load_lb(written(tmp_path, LB)).shared.hash
+    spelled = LB + '[node_health]\nchecks_timeout = "5000ms" # the default, in other words\n'
+    assert load_lb(written(tmp_path, spelled)).shared.hash == plain
+    assert load_lb(written(tmp_path, LB.replace("eth0", "ens3"))).shared.hash == plain
+    assert load_lb(written(tmp_path, LB + '[node_health]\nchecks_timeout = "6s"\n')).shared.hash != plain
+    assert load_lb(written(tmp_path, LB + "[forwarding]\ntarget_port = 80\n")).shared.hash != plain
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("[node_health]\nchecks_timeout = '5x'", 'node_health.checks_timeout = "5x": not a duration; write e.g. "5s"'),
+        ("[node_health]\nchecks_timeout = '999ms'", 'node_health.checks_timeout = "999ms": the least is "1s"'),
+        ("[node_health]\nchecks_timeout = 5", "node_health.checks_timeout = 5: not a duration"),
+        ("[node_health]\nchecks_before_routing = 0", "node_health.checks_before_routing = 0: expected `int` >= 1"),
+        ("[node_health]\nblack_list_after_fails = 0", "node_health.black_list_after_fails = 0: would ban"),
+        ("[node_health]\ncheck_timeout = '5s'", "node_health.check_timeout: unknown key"),
+        ("[nodehealth]", "nodehealth: unknown key"),
+        ("[forwarding]\nmode = 'l9'", 'forwarding.mode = "l9": this version forwards in "l4" only'),
+        ("[forwarding]\ntarget_port = 70000", "forwarding.target_port = 70000: expected `int` <= 65535"),
+        ("[forwarding]\ntarget_port = true", "forwarding.target_port = true: expected `int | null`, got `bool`"),
+        ("[[service]]\nname = 'a'\nport = 8080", "service[0].port = 8080: another service has this port"),
+        ("[[service]]\nname = 'default'\nport = 1", 'service[0].name = "default": is the name of another service'),
+        ("[[service]]\nname = 'a b'\nport = 1", 'service[0].name = "a b": expected `str` matching'),
+        ("[[service]]\nport = 1", "service[0].name: missing"),
+        ("[[service]]\nname = 'a'\nport = 1\naddresses = ['x']", 'service[0].addresses[0] = "x": not an IPv4 address'),
+        ("[", "not TOML"),
+    ],
+)
+def test_a_wrong_file_is_refused_with_file_key_value_and_rule(tmp_path: Path, change: str, words: str) -> None:
+    file = written(tmp_path, LB + change + "\n")
+    with pytest.raises(ConfigError) as refusal:
+        load_lb(file)
+    assert str(refusal.value).startswith(f"{file}: ")
+    assert words in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "words"),
+    [
+        ("eth1", "eth0", "needs two interfaces"),
+        ('net_interface_public = "eth1"', "", "public_interface.net_interface_public: missing"),
+        ("192.168.1.3", "192.168.1.2", "lists an address twice"),
+        ("192.168.1.3", "lb2.example.org", "load_balancer_quorum.addresses[1].ip = "),
+        (
+            'net_interface_private = "eth0"',
+            'net_interface_private = "eth0"\nnode_port = 9090',
+            "load_balancer_port as well",
+        ),
+    ],
+)
+def test_impossible_combinations_are_refused(tmp_path: Path, before: str, after: str, words: str) -> None:
+    with pytest.raises(ConfigError, match=r"lb\.toml: ") as refusal:
+        load_lb(written(tmp_path, LB.replace(before, after)))
+    assert words in str(refusal.value)
+
+
+def test_a_node_needs_an_address_for_each_load_balancer(tmp_path: Path) -> None:
+    assert load_node(written(tmp_path, NODE)).weight == 1
+    for wrong in ("{ port = 1 }", '{ ip = "10.0.0.1", hostname = "lb" }'):
+        with pytest.raises(ConfigError, match="needs either ip or hostname"):
+            load_node(written(tmp_path, f"[load_balancer]\naddresses = [{wrong}]\n"))
+
+
+@pytest.mark.parametrize(
+    ("table", "probe"),
+    [
+        ("", None),
+        ("[health]\ntcp = 80", TcpProbe(80)),
+        ('[health]\nhttp = "http://127.0.0.1/well"', HttpProbe("http://127.0.0.1/well")),
+        ('[health]\ncommand = ["/bin/true"]', CommandProbe(("/bin/true",))),
+    ],
+)
+def test_how_a_node_probes_its_service(tmp_path: Path, table: str, probe: Probe | None) -> None:
+    assert load_node(written(tmp_path, NODE + table)).probe == probe
+
+
+@pytest.mark.parametrize(
+    ("table", "words"),
+    [
+        ('tcp = 80\nhttp = "http://127.0.0.1"', "choose one of tcp, http and command"),
+        ('http = "ftp://127.0.0.1"', "health.http = "),
+        ('timeout = "5ms"', 'health.timeout = "5ms": the least is "100ms"'),
+    ],
+)
+def test_a_probe_that_cannot_be_is_refused(tmp_path: Path, table: str, words: str) -> None:
+    with pytest.raises(ConfigError) as refusal:
+        load_node(written(tmp_path, f"{NODE}[health]\n{table}\n"))
+    assert words in str(refusal.value)
+
+
+def test_a_file_that_is_not_there_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be read: No such file"):
+        load_lb(tmp_path / "none.toml")

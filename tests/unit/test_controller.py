@@ -1,0 +1,134 @@
+"""The loop of one load balancer over adapters in memory: from a check to the maps, and what happens when parts fail."""
+
+import asyncio
+
+from gale.controller import Controller
+from gale.core.commands import Announce, Goodbye, Report
+from gale.core.plan import SetSlots, Write
+from gale.core.shared import HealthPolicy, Service, SharedConfig
+from gale.core.state import NodeInfo, Phase
+from gale.memory import MemoryConsensus, MemoryDataplane, SetClock
+
+ME = "10.0.0.1:9090"
+SHARED = SharedConfig(HealthPolicy(3, 3_000, 1, 10_000), (Service("default", 8080, 80),))
+WEB, DB = NodeInfo("web", "10.1.0.1"), NodeInfo("db", "10.1.0.2")
+
+
+class Box:
+    """A load balancer in memory. `steps` takes as many steps of the loop as needed, 50 ms each."""
+
+    def __init__(self) -> None:
+        self.consensus, self.dataplane, self.clock = MemoryConsensus(ME), MemoryDataplane(), SetClock()
+        announce = Announce(0, ME, "10.0.0.1:5555", "0.1.0", SHARED, enforces=False, leads=False)
+        self.controller = Controller(announce, self.consensus, self.dataplane, self.clock)
+
+    async def steps(self, count: int = 4, check: tuple[NodeInfo, ...] = ()) -> None:
+        for _ in range(count):
+            for info in check:
+                self.controller.check(info, serving=True)
+            self.controller.step()
+            await asyncio.sleep(0)  # lets the proposal end
+            await asyncio.sleep(0)
+            self.clock.now_ms += 50
+
+    def phase(self, name: str = "web") -> Phase:
+        return self.consensus.state.nodes[name].phase
+
+    def level(self) -> bool:
+        """The maps hold what was committed."""
+        held, committed = self.dataplane.view, self.consensus.state.view()
+        return (held.nodes, held.slots) == (committed.nodes, committed.slots)
+
+    async def routing(self, *infos: NodeInfo) -> "Box":
+        await self.steps(2)
+        await self.steps(8, infos)
+        assert all(self.consensus.state.nodes[info.id].phase is Phase.ROUTING for info in infos)
+        return self
+
+
+async def test_checks_become_map_entries_and_programs_are_attached() -> None:
+    box = await Box().routing(WEB)
+    assert box.level()
+    assert box.dataplane.view.owners("default") == {1}
+    assert box.dataplane.attachments
+    assert box.controller.local_status().generation == box.consensus.state.generation
+
+
+async def test_a_quiet_cluster_has_a_silent_log() -> None:
+    box = await Box().routing(WEB, DB)
+    commands = len(box.consensus.log)
+    await box.steps(40, (WEB, DB))
+    assert len(box.consensus.log) == commands
+
+
+async def test_a_silent_node_leaves_the_maps_and_the_others_stay() -> None:
+    box = await Box().routing(WEB, DB)
+    await box.steps(70, (DB,))
+    assert box.phase() is Phase.BANNED
+    assert list(box.dataplane.view.nodes.values()) == [DB.address]
+    await box.steps(220, (WEB, DB))
+    assert box.phase() is Phase.ROUTING
+
+
+async def test_a_write_the_kernel_refuses_is_tried_again_and_nothing_unsafe_is_left() -> None:
+    box = await Box().routing(WEB)
+    refusals = 3
+
+    def refuse(write: Write) -> bool:
+        nonlocal refusals
+        refusals -= isinstance(write, SetSlots)
+        return isinstance(write, SetSlots) and refusals >= 0
+
+    box.dataplane.refuse = refuse
+    await box.steps(12, (WEB, DB))
+    assert refusals < 0
+    assert box.level()
+    assert len(box.dataplane.view.owners("default")) == 2
+
+
+async def test_without_a_quorum_nothing_is_proposed_and_the_maps_stay() -> None:
+    box = await Box().routing(WEB)
+    box.consensus.quorum = False
+    view, commands = box.dataplane.view, len(box.consensus.log)
+    await box.steps(200)
+    assert (box.dataplane.view, len(box.consensus.log)) == (view, commands)
+    box.consensus.quorum = True
+    await box.steps(4)
+    assert not box.dataplane.view.nodes
+
+
+async def test_before_the_log_is_level_the_maps_are_not_touched() -> None:
+    box = Box()
+    box.consensus.ready = False
+    await box.steps(10, (WEB,))
+    assert not box.dataplane.attachments
+    assert not box.dataplane.writes
+    assert not box.consensus.log
+
+
+async def test_a_refused_node_is_told_why_and_stays_out_of_the_log() -> None:
+    box = await Box().routing(WEB)
+    commands = len(box.consensus.log)
+    impostor = NodeInfo("web", "10.1.0.9")
+    await box.steps(4, (impostor,))
+    assert "name is taken" in box.controller.check(impostor, serving=True).refusal
+    assert len(box.consensus.log) == commands
+
+
+async def test_goodbye_returns_when_it_is_committed() -> None:
+    box = await Box().routing(WEB)
+    loop = asyncio.create_task(box.controller.run())
+    standing = await box.controller.goodbye(WEB)
+    loop.cancel()
+    assert standing.phase == "left"
+    await box.steps(1)
+    assert not box.dataplane.view.owners("default")
+
+
+async def test_a_strangers_goodbye_removes_nobody() -> None:
+    box = await Box().routing(WEB)
+    assert (await box.controller.goodbye(NodeInfo("web", "10.1.0.9"))).phase == "routing"
+    await box.steps(4, (WEB,))
+    said = [o for c in box.consensus.log if isinstance(c, Report) for o in c.observations]
+    assert not [observation for observation in said if isinstance(observation, Goodbye)]
+    assert box.consensus.state.nodes["web"].phase is Phase.ROUTING
