@@ -33,6 +33,7 @@ from gale.lab.feed import Watch
 from gale.lab.options import LabOptions
 
 WITHIN_S = 20.0
+QUIET_S = 1.0
 
 
 def elapsed_s(missing: Callable[[], str | None]) -> float:
@@ -49,6 +50,22 @@ def applied(watch: Watch, servers: list[str]) -> int:
     """How far the log is applied on those servers, at most."""
     entries = [view.own_entry(watch.latest[server]) for server in servers]
     return max(int(entry["applied_index"]) for entry in entries if entry)
+
+
+def quiet(watch: Watch, servers: list[str]) -> None:
+    """Wait until the log has been the same everywhere for QUIET_S, so that its next entry is the one to measure."""
+
+    since_s, last = time.monotonic(), -1
+
+    def missing() -> str | None:
+        nonlocal since_s, last
+        behind = view.missing_for_leader(watch.latest, servers, None)
+        behind = behind or view.missing_for_level(watch.latest, servers, "applied_index")
+        if behind or applied(watch, servers) != last:
+            since_s, last = time.monotonic(), applied(watch, servers)
+        return behind or (None if time.monotonic() - since_s >= QUIET_S else "the log is not quiet")
+
+    elapsed_s(missing)
 
 
 def start_seconds(lab: Lab, name: str) -> float:
@@ -81,7 +98,7 @@ def one_round(lab: Lab, watch: Watch) -> dict[str, float]:
     removal_s = elapsed_s(lambda: view.missing_for_removal(watch.latest, servers, "node-1"))
     lab.start("node-1")
     elapsed_s(routing)
-    elapsed_s(lambda: view.missing_for_leader(watch.latest, servers, None))
+    quiet(watch, servers)
     private = view.leader(watch.latest.values())
     first = next(lb.name for lb in topology.lbs if lb.private == private)
     resident = resident_mb(lab, first)

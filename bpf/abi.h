@@ -5,8 +5,8 @@
  *
  * __be16 and __be32 are in network byte order, as in the packet; everything else is in the machine's.
  *
- * Long arrays are declared as bytes, two per number (BCC trips over a sizeof): for each element of an array of numbers
- * BCC generates printing code, which would make starting gale-lb take seconds. For bytes it does not.
+ * Long arrays are declared as bytes, two per number (BCC trips over a sizeof in there): for each element of an array of
+ * numbers BCC generates code to print it, and starting gale-lb would take seconds.
  *
  * Compile-time settings (-D, from gale/dataplane/program.py): SERVICES, LISTENERS, SLOTS, FLOWS, CPUS: capacities;
  * SOURCE_ADDRESS: a __be32 constant, the load balancer's own address that nodes answer to; PUBLIC_IFINDEX: the
@@ -95,7 +95,7 @@ struct answer {
     __be32 client;
     __be16 port;
     __be16 client_port;
-    __u8 macs[12]; /* the start of a frame to the client, taken from the frame that opened the flow */
+    __u8 macs[12]; /* the start of a frame to the client: both MACs of the frame that opened the flow, swapped */
 };
 
 struct return_path {

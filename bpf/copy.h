@@ -3,9 +3,9 @@
  * Copies of table entries that are in use, so that most packets need no look-up in a hash table: that is a chain of
  * kernel functions, and costs more than all the rest of the packet path.
  *
- * Each CPU has a table of its own, hence no locks. A copy has one place, by a hash of its key; flows that share one
- * take it from each other. A copy is good for COPY_LIFETIME. Then the table is asked again, which also tells it that
- * the entry is in use.
+ * Each CPU has a table of its own, hence no locks; one plugged in later has none, and does without. A copy has one
+ * place, by a hash of its key; flows that share one take it from each other. A copy is good for COPY_LIFETIME. Then the
+ * table is asked again, which also tells it that the entry is in use.
  *
  * So a table entry that is gone may be followed for COPY_LIFETIME more. The packets this concerns fare as if they had
  * been forwarded before and held up on the wire for as long, which TCP is made for. It is shorter than every quiet of
@@ -20,7 +20,7 @@ _Static_assert(2 * COPY_LIFETIME < QUIET_ENDED, "no copy outlives its return pat
 
 #define NO_COPY 0 /* the key of no flow */
 
-#define COPIES 32768 /* per CPU: a megabyte for flows, two for return paths */
+#define COPIES 32768 /* per CPU and direction: 1 MiB for flows, 2 MiB for answers */
 #define COPIES_BITS 15
 _Static_assert(COPIES == 1 << COPIES_BITS, "a hash is shifted to a place");
 

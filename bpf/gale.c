@@ -65,15 +65,13 @@ static __always_inline struct flow *find_flow_copy(const struct flow_key *key, _
     __u32 place = copy_place(word, bpf_get_smp_processor_id());
     struct flow_copy *copy = flow_copies.lookup(&place);
 
-    if (!copy)
-        return NULL;
-    if (likely(copy->key == word && copy_good(copy->taken, now)))
+    if (likely(copy && copy->key == word && copy_good(copy->taken, now)))
         return &copy->flow;
 
     struct flow *flow = flows.lookup((struct flow_key *)key);
 
-    if (!flow)
-        return NULL;
+    if (!flow || !copy)
+        return flow;
     copy->key = word;
     copy->flow = *flow;
     copy->taken = now;
@@ -295,10 +293,9 @@ static __always_inline struct answer *find_answer(const struct return_key *key, 
     __u64 word = copy_key(key->node_address, key->node_port, key->source_port);
     __u32 place = copy_place(word, bpf_get_smp_processor_id());
     struct answer_copy *copy = answer_copies.lookup(&place);
+    bool middle = !(flags & (TCP_SYN | TCP_FIN | TCP_RST));
 
-    if (!copy)
-        return NULL;
-    if (likely(copy->key == word && copy_good(copy->taken, now) && !(flags & (TCP_SYN | TCP_FIN | TCP_RST))))
+    if (likely(copy && copy->key == word && copy_good(copy->taken, now) && middle))
         return &copy->answer;
 
     struct return_path *path = returns.lookup((struct return_key *)key);
@@ -306,6 +303,8 @@ static __always_inline struct answer *find_answer(const struct return_key *key, 
     if (!path)
         return NULL;
     see_answer(path, flags, now);
+    if (!copy)
+        return &path->answer;
     copy->key = flags & TCP_SYN ? NO_COPY : word; /* the next packet, the first answer, must be seen too */
     copy->answer = path->answer;
     copy->taken = now;

@@ -2,6 +2,9 @@
 /*
  * Which port a node sees a client at: the client's own if it is free, else one by chance. Chance comes in by argument.
  *
+ * The kernel is not asked. A connection that this machine itself makes to a node's service, from SOURCE_ADDRESS and a
+ * port that a flow has, would lose its answers to that flow's client.
+ *
  * With a share u of the ports towards a node in use, all probes fail with a chance of u^PORT_PROBES: one new flow in
  * five at 90 %, one in 65,000 at 50 %.
  */

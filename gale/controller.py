@@ -45,6 +45,7 @@ class Controller:
         self._stepped = asyncio.Event()
         self._proposing: asyncio.Task[None] | None = None
         self._held = View()
+        self._reconciled: ClusterState | None = None
         self._attached = False
         self._neighbours_ms = 0
         self._logged = 0
@@ -122,19 +123,22 @@ class Controller:
 
     def _reconcile(self, state: ClusterState, now_ms: int) -> None:
         """Make the maps hold what was committed. A write that fails is tried again with the rest in the next step."""
-        wanted = state.view()
         try:
-            for write in plan(self._held, wanted):
-                self._dataplane.perform(write)
-                self._held = after(self._held, write)
-            self._held = replace(self._held, generation=wanted.generation)
+            if state is not self._reconciled:
+                wanted = state.view()
+                for write in plan(self._held, wanted):
+                    self._dataplane.perform(write)
+                    self._held = after(self._held, write)
+                self._held = replace(self._held, generation=wanted.generation)
+                self._reconciled = state
             if not self._attached:
                 self._dataplane.attach()
                 self._attached = True
-                log.info("forwarding", generation=wanted.generation, **self._dataplane.attachments)
+                log.info("forwarding", generation=self._held.generation, **self._dataplane.attachments)
             if now_ms - self._neighbours_ms >= NEIGHBOURS_MS:
                 self._neighbours_ms = now_ms
-                self._dataplane.refresh_neighbours()
+                for change in self._dataplane.refresh_neighbours():
+                    log.info("a node is reached another way", change=str(change))
             self._settled("dataplane")
         except DataplaneError as error:
             self._troubled("dataplane", str(error))

@@ -33,8 +33,8 @@ class MemoryDataplane:
     def attach(self) -> None:
         self.attachments = {"public": "memory", "private": "memory"}
 
-    def refresh_neighbours(self) -> None:
-        pass
+    def refresh_neighbours(self) -> tuple[object, ...]:
+        return ()
 
     def counters(self) -> Mapping[str, int]:
         return {}

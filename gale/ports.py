@@ -4,7 +4,7 @@ Each has a real adapter (gale/raft/, gale/dataplane/, gale/clock.py) and a small
 runs (gale/memory.py); none is ever patched.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -115,8 +115,8 @@ class Dataplane(Protocol):
         """Interface -> how its program is attached: "native", "generic" or "tc"; empty before `attach`."""
         ...
 
-    def refresh_neighbours(self) -> object:
-        """Look up again where the nodes' packets go: routes and MAC addresses change without a commit."""
+    def refresh_neighbours(self) -> Iterable[object]:
+        """Look up again how nodes are reached: routes and MAC addresses change without a commit. Gives what changed."""
         ...
 
     def counters(self) -> Mapping[str, int]:

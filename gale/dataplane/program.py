@@ -80,7 +80,7 @@ def _cflags(settings: DataplaneSettings) -> list[str]:
         "LISTENERS": 1 << (listeners - 1).bit_length(),
         "SLOTS": settings.slots,
         "FLOWS": settings.flows,
-        "CPUS": _possible_cpus(),
+        "CPUS": _cpus(),
         "SOURCE_ADDRESS": f"{source_address}U",
         "PUBLIC_IFINDEX": interface_index(settings.public_interface),
         "JIFFIES_PER_S": jiffies_per_second(),
@@ -97,9 +97,9 @@ def jiffies_per_second() -> int:
     return round(1 / time.clock_getres(_CLOCK_MONOTONIC_COARSE))
 
 
-def _possible_cpus() -> int:
-    """Processors are numbered from 0 to less than this, also those that are not there yet: the file says "0-3"."""
-    return int(Path("/sys/devices/system/cpu/possible").read_text().replace(",", "-").split("-")[-1]) + 1
+def _cpus() -> int:
+    """The processors of this machine have numbers from 0 to less than this. The file says "0-3"."""
+    return int(Path("/sys/devices/system/cpu/present").read_text().replace(",", "-").split("-")[-1]) + 1
 
 
 @contextmanager

@@ -1,3 +1,5 @@
+"""Fixtures of the packet tests: one load balancer, compiled once and emptied before each test."""
+
 import pytest
 
 from gale.dataplane.syscall import require_bpf

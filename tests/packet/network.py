@@ -56,9 +56,9 @@ class Network:
     balancer: str
     node: str
 
-    def offload(self, of: str, *settings: str) -> None:
+    def offload(self, of: str, *settings: str, interface: str = "eth0") -> None:
         """ethtool -K, in pairs such as "tx", "off"."""
-        run("nsenter", f"--net=/run/netns/{of}", "ethtool", "-K", "eth0", *settings)
+        run("nsenter", f"--net=/run/netns/{of}", "ethtool", "-K", interface, *settings)
 
     def connect(self, port: int, within_s: float = 5) -> socket.socket:
         with namespace(self.client):

@@ -1,6 +1,8 @@
 """Incremental checksums are what a full sum gives, also where one's complement has two zeroes."""
 
 import struct
+import sys
+from ipaddress import IPv4Address
 
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
@@ -10,7 +12,7 @@ from scapy.packet import Packet
 
 from tests.packet.balancer import Balancer
 from tests.packet.oracle import ones_complement_sum
-from tests.packet.packets import CLIENT, from_client, from_node, to_client, to_node
+from tests.packet.packets import CLIENT, NODE_A, SOURCE, from_client, from_node, to_client, to_node
 
 PORTS = st.integers(1, 65535)
 ADDRESSES = st.ip_addresses(v=4).map(str)
@@ -64,6 +66,33 @@ def test_every_checksum_a_packet_may_come_with(balancer: Balancer, before: int) 
         back = balancer.private(tuned(from_node("A"), layer, before))
         assert back.verdict == "returned"
         assert back.packet == recomputed(back.packet)
+
+
+def test_a_sum_that_has_to_be_folded_three_times(balancer: Balancer) -> None:
+    """A carry can be left after the second fold only where the sum comes to next to nothing: 1, as a loaded word."""
+    after = int.from_bytes((0xFFFF ^ 1).to_bytes(2, sys.byteorder), "big")
+    identification = Ether(tuned(to_node("S"), IP, after))[IP].id
+    header = bytes(from_client("S", id=identification))[14:34]
+    clients = map(IPv4Address, range(int(IPv4Address("198.18.0.0")), int(IPv4Address("198.20.0.0"))))
+    client = next(str(client) for client in clients if carries_twice(header, client))
+    there = from_client("S", client=client, id=identification)
+    balancer.public(there).must_be("opened", to_node("S", id=identification))
+
+
+def carries_twice(header: bytes, client: IPv4Address) -> bool:
+    """The sum of bpf/csum.h for this client's IPv4 header, whose words are added as this machine loads them."""
+    header = header[:10] + bytes(2) + client.packed + header[16:]
+    checksum = struct.pack("!H", 0xFFFF ^ ones_complement_sum(header))
+    total = (0xFFFF ^ native(checksum)) + (0xFFFF ^ native(b"\1\0"))
+    for old, new in ((header[12:16], SOURCE), (header[16:20], NODE_A)):
+        total += (0xFFFFFFFF ^ native(old)) + native(IPv4Address(new).packed)
+    for _ in range(2):
+        total = (total & 0xFFFF) + (total >> 16)
+    return total > 0xFFFF
+
+
+def native(word: bytes) -> int:
+    return int.from_bytes(word, sys.byteorder)
 
 
 @many

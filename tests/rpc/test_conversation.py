@@ -32,7 +32,7 @@ ADDRESS = "127.0.0.1:9090"
 
 
 class Box:
-    """One load balancer: a real loop and real servers, log and maps in memory."""
+    """One load balancer: its loop and its servers are real, log and maps are in memory."""
 
     def __init__(self, nodes: int, api: int, controller: Controller, consensus: MemoryConsensus) -> None:
         self.nodes = f"127.0.0.1:{nodes}"

@@ -18,7 +18,7 @@ from gale.rpc.codec import decode, encode
 from tests.unit.strategies import LOAD_BALANCERS, PLAIN, announcements, commands
 
 logs = st.lists(commands, max_size=30)
-slow = settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+slow = settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 
 
 def started() -> ClusterState:
