@@ -53,7 +53,8 @@ def test_a_killed_node_is_removed_everywhere_in_time_and_returns_after_its_check
         assert not after.failed, after.failures
         assert "node-1" not in after.nodes
         whole.start("node-1")
-        until(lambda: routing(watch, whole), within_s=5)
+        took_s = until(lambda: routing(watch, whole), within_s=5)
+        assert took_s >= 2 * CHECKS_TIMEOUT_S / 3  # three checks, a third of the timeout apart
         until(lambda: None if "node-1" in traffic.between(gone_s).nodes else "a request to node-1", within_s=5)
 
 

@@ -14,8 +14,8 @@ from dataclasses import replace
 import structlog
 
 from gale.core.agenda import next_duty
-from gale.core.apply import screen
-from gale.core.commands import Announce, Command, Report
+from gale.core.apply import impostor, screen
+from gale.core.commands import Announce, Command, Passed, Report
 from gale.core.outcome import Refusal, Rejected
 from gale.core.plan import after, plan
 from gale.core.shared import HealthPolicy
@@ -30,6 +30,7 @@ log = structlog.get_logger()
 STEP_S = 0.05
 NEIGHBOURS_MS = 1_000
 GOODBYE_S = 2.0
+REFUSED_MAX = 1_000
 
 
 class Controller:
@@ -49,7 +50,7 @@ class Controller:
         self._attached = False
         self._neighbours_ms = 0
         self._logged = 0
-        self._refused: dict[str, str] = {}
+        self._refused: dict[tuple[str, str], str] = {}
         self._troubles: dict[str, str] = {}
 
     # gale.ports.NodeGate
@@ -58,24 +59,29 @@ class Controller:
         return self._consensus.state.shared.health if self._consensus.state.reference else self._me.shared.health
 
     def check(self, info: NodeInfo, serving: bool) -> Standing:
-        self._watch.check(info, serving, self._clock.monotonic_ms())
-        return self._standing(info.id)
+        if reason := impostor(self.state.nodes, info):
+            self._refuse(info, reason)
+        else:
+            self._watch.check(info, serving, self._clock.monotonic_ms())
+        return self._standing(info)
 
     async def goodbye(self, info: NodeInfo) -> Standing:
         node = self.state.nodes.get(info.id)
         if node is None or node.info.address != info.address:
-            return self._standing(info.id)
+            return self._standing(info)
         self._watch.goodbye(info.id)
         self.wake()
         with suppress(TimeoutError):
             async with asyncio.timeout(GOODBYE_S):
-                while self._standing(info.id).phase not in (Phase.LEFT.value, Phase.BANNED.value):
+                while self._standing(info).phase not in (Phase.LEFT.value, Phase.BANNED.value):
                     await self._stepped.wait()
-        return self._standing(info.id)
+        return self._standing(info)
 
-    def _standing(self, name: str) -> Standing:
-        node = self.state.nodes.get(name)
-        return Standing(node.phase.value if node else "unknown", self._refused.get(name, ""))
+    def _standing(self, info: NodeInfo) -> Standing:
+        node = self.state.nodes.get(info.id)
+        known = node is not None and node.info.address == info.address
+        phase = node.phase.value if node and known else "unknown"
+        return Standing(phase, self._refused.get((info.id, info.address), ""))
 
     # gale.ports.Operator
 
@@ -125,7 +131,7 @@ class Controller:
         """Make the maps hold what was committed. A write that fails is tried again with the rest in the next step."""
         try:
             if state is not self._reconciled:
-                wanted = state.view()
+                wanted = state.view().only(service.name for service in self._me.shared.services)
                 for write in plan(self._held, wanted):
                     self._dataplane.perform(write)
                     self._held = after(self._held, write)
@@ -175,16 +181,23 @@ class Controller:
     # what operators read
 
     def _note_refusals(self, refusals: tuple[Refusal, ...], report: Report) -> None:
-        """Keep the reason for the node's next reply, and say each one once."""
+        """Of checks that arrived: keep the reason for the node's next reply, or forget one that holds no more."""
         refused = {refusal.node: refusal.reason for refusal in refusals}
         for observation in report.observations:
-            name = observation.node if isinstance(observation.node, str) else observation.node.id
-            if name not in refused:
-                self._refused.pop(name, None)
-        for name, reason in refused.items():
-            if self._refused.get(name) != reason:
-                self._refused[name] = reason
-                log.warning("a node's check is refused", node=name, reason=reason)
+            if isinstance(observation, Passed):
+                if reason := refused.get(observation.node.id):
+                    self._refuse(observation.node, reason)
+                else:
+                    self._refused.pop((observation.node.id, observation.node.address), None)
+
+    def _refuse(self, info: NodeInfo, reason: str) -> None:
+        """Say each refusal once; what strangers can cause is kept within bounds."""
+        who = (info.id, info.address)
+        if self._refused.get(who) != reason:
+            if len(self._refused) >= REFUSED_MAX:
+                self._refused.pop(next(iter(self._refused)))
+            self._refused[who] = reason
+            log.warning("a node's check is refused", node=info.id, address=info.address, reason=reason)
 
     def _log_transitions(self, state: ClusterState, replayed: bool) -> None:
         """One line each, but not again for those that a restart replays from the log."""

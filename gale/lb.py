@@ -25,8 +25,8 @@ from gale.dataplane.links import interface_addresses
 from gale.dataplane.settings import DataplaneSettings, Listener
 from gale.errors import ConfigError, HostError
 from gale.raft.consensus import RaftConsensus
-from gale.rpc import codec
 from gale.rpc.api_service import ManagementService
+from gale.rpc.log_codec import LogCodec
 from gale.rpc.node_service import NodeService
 from gale.rpc.server import listen
 from gale.rpc.v1.api_pb2_grpc import add_ManagementServiceServicer_to_server
@@ -60,9 +60,7 @@ async def run(config: LbConfig) -> None:
                 slots=SLOTS,
             )
             dataplane = BpfDataplane(settings)
-            consensus = RaftConsensus(
-                address, config.quorum, config.state_directory, encode=codec.encode, decode=codec.decode
-            )
+            consensus = RaftConsensus(address, config.quorum, config.state_directory, LogCodec())
             stack.push_async_callback(consensus.stop)
             me = Announce(
                 time_ms=0,
@@ -79,7 +77,7 @@ async def run(config: LbConfig) -> None:
             for server in (nodes, api):
                 await server.start()
                 stack.push_async_callback(server.stop, 0.2)
-            consensus.start(changed=controller.wake)
+            await consensus.start(changed=controller.wake)
             log.info("gale-lb is up", version=gale.__version__, address=address, config_hash=config.shared.hash)
             await until_told_to_stop(controller)
     log.info("gale-lb stops; its programs stay attached and go on forwarding (gale-lb --detach removes them)")

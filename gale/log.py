@@ -25,5 +25,6 @@ def configure(level: str = "info") -> None:
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(structlog.stdlib.ProcessorFormatter(processor=last, foreign_pre_chain=shared))
+    foreign: list[structlog.typing.Processor] = [*shared, structlog.processors.format_exc_info]
+    handler.setFormatter(structlog.stdlib.ProcessorFormatter(processor=last, foreign_pre_chain=foreign))
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)

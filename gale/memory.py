@@ -3,12 +3,12 @@
 They implement the ports of gale/ports.py and enforce the same rules as the real ones; nothing is patched to use them.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from gale.core.apply import apply
 from gale.core.commands import Command
 from gale.core.outcome import Outcome
-from gale.core.plan import Write, after
+from gale.core.plan import SetSlots, Write, after
 from gale.core.state import ClusterState
 from gale.core.view import View
 from gale.errors import ConsensusError, DataplaneError
@@ -16,9 +16,10 @@ from gale.ports import ConsensusStatus
 
 
 class MemoryDataplane:
-    """Maps as a view. A write that would leave a slot without its node raises, as `after` does."""
+    """Maps as a view, for these services. A write that would leave a slot without its node raises, as `after` does."""
 
-    def __init__(self) -> None:
+    def __init__(self, services: Iterable[str] = ("default",)) -> None:
+        self._services = set(services)
         self.view = View()
         self.writes: list[Write] = []
         self.attachments: dict[str, str] = {}
@@ -27,6 +28,8 @@ class MemoryDataplane:
     def perform(self, write: Write) -> None:
         if self.refuse(write):
             raise DataplaneError(f"refused on request: {type(write).__name__}")
+        if isinstance(write, SetSlots) and write.service not in self._services:
+            raise DataplaneError(f"service {write.service!r} is not one of {', '.join(self._services)}")
         self.view = after(self.view, write)
         self.writes.append(write)
 
@@ -49,10 +52,10 @@ class MemoryConsensus:
         self.ready = True
         self.quorum = True
         self.connected = frozenset({me})
-        self._me = me
+        self.leader = me
 
     def status(self) -> ConsensusStatus:
-        leader = self._me if self.quorum else None
+        leader = self.leader if self.quorum else None
         return ConsensusStatus(leader, 1, self.quorum, len(self.log), self.connected)
 
     async def propose(self, command: Command) -> Outcome:

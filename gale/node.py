@@ -17,6 +17,7 @@ import structlog
 import gale
 from gale.config import NodeConfig
 from gale.core.backoff import backoff_s
+from gale.core.state import Phase
 from gale.errors import RemoteError
 from gale.probe import Prober
 from gale.rpc.client import NodeLink, node_link
@@ -41,13 +42,16 @@ async def run(config: NodeConfig) -> None:
     conversations = [Conversation(config, server, prober, stop) for server in config.load_balancers]
     tasks = [asyncio.create_task(conversation.keep_up()) for conversation in conversations]
     stopping = asyncio.create_task(stop.wait())
-    done, _ = await asyncio.wait([stopping, *tasks], return_when=asyncio.FIRST_COMPLETED)
+    done, _ = await asyncio.wait([stopping, probing, *tasks], return_when=asyncio.FIRST_COMPLETED)
     for task in done - {stopping}:
-        task.result()  # conversations end only when told to, or by failing
+        task.result()  # these end only when told to, or by failing
     _, late = await asyncio.wait(tasks, timeout=GOODBYE_S)
     for task in (*late, probing):
         task.cancel()
-    log.info("gale-node stops", goodbyes=sum(conversation.said_goodbye for conversation in conversations))
+    if any(conversation.goodbye_taken for conversation in conversations):
+        log.info("gale-node stops, the load balancers know")
+    else:
+        log.warning("gale-node stops, and no load balancer has committed its goodbye: they will miss its checks")
 
 
 async def first_of(*events: asyncio.Event, timeout_s: float) -> None:
@@ -67,17 +71,14 @@ class Conversation:
         self._prober = prober
         self._stop = stop
         self._last_told: tuple[str, str] | None = None
-        self.said_goodbye = False
+        self._attempt = 0
+        self.goodbye_taken = False
 
     async def keep_up(self) -> None:
-        attempt = 0
         while not self._stop.is_set():
             try:
                 async with node_link(self._server) as link:
                     config = await link.get_config(gale.__version__, CONNECT_S)
-                    if attempt:
-                        log.info("load balancer found", load_balancer=self._server, attempts=attempt + 1)
-                    attempt = 0
                     await self._report(link, config.interval_ms / 1000, config.checks_timeout_ms / 1000)
                     reason = "it ended the stream"
             except RemoteError as error:
@@ -86,16 +87,19 @@ class Conversation:
                 reason = "its answer is overdue"
             if self._stop.is_set():
                 return
-            if attempt == 0:
+            if self._attempt == 0:
                 log.warning("load balancer lost, trying again", load_balancer=self._server, reason=reason)
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._stop.wait(), backoff_s(attempt, random.random()))
-            attempt += 1
+                await asyncio.wait_for(self._stop.wait(), backoff_s(self._attempt, random.random()))
+            self._attempt += 1
 
     async def _report(self, link: NodeLink, interval_s: float, timeout_s: float) -> None:
         """One stream, from its first check to its end. Raises TimeoutError when an answer is overdue."""
         replies = link.checks(self._checks(interval_s))
-        while (reply := await asyncio.wait_for(anext(replies, None), timeout_s)) is not None:
+        while (reply := await asyncio.wait_for(anext(replies, None), max(timeout_s, GOODBYE_S))) is not None:
+            if self._attempt:
+                log.info("load balancer found", load_balancer=self._server, attempts=self._attempt + 1)
+                self._attempt = 0
             self._tell(reply)
 
     async def _checks(self, interval_s: float) -> AsyncIterator[pb.Check]:
@@ -104,7 +108,6 @@ class Conversation:
             yield self._check(pb.CONDITION_SERVING if self._prober.serving else pb.CONDITION_NOT_SERVING)
             await first_of(changed, self._stop, timeout_s=interval_s)
         yield self._check(pb.CONDITION_GOODBYE)
-        self.said_goodbye = True
 
     def _check(self, condition: pb.Condition.ValueType) -> pb.Check:
         return pb.Check(
@@ -117,6 +120,7 @@ class Conversation:
 
     def _tell(self, reply: pb.CheckReply) -> None:
         """Say how this node stands, when that changes."""
+        self.goodbye_taken = self._stop.is_set() and reply.phase in (Phase.LEFT.value, Phase.BANNED.value)
         told = (reply.phase, reply.refusal)
         if told == self._last_told:
             return

@@ -5,8 +5,10 @@ balancers then count `checks_before_routing` checks of their own before they sen
 """
 
 import asyncio
+import urllib.error
 import urllib.request
 from contextlib import suppress
+from http.client import HTTPException
 
 import structlog
 
@@ -31,8 +33,12 @@ async def problem(probe: Probe, timeout_s: float) -> str | None:
                     return await _run(command)
     except TimeoutError:
         return f"no answer within {timeout_s:g} s"
-    except OSError as error:
+    except FileNotFoundError as error:
+        return f"{error.filename}: no such command"
+    except OSError as error:  # of urllib too
         return error.strerror or str(error)
+    except HTTPException as error:
+        return f"not an HTTP answer: {error!r}"
     return None
 
 
@@ -50,6 +56,7 @@ class Prober:
     async def run(self) -> None:
         """Until cancelled; `changed` is replaced by a new event each time it is set."""
         if self._probe is None:
+            await asyncio.Event().wait()
             return
         while True:
             self.weigh(await problem(self._probe, self._timeout_s))
@@ -72,8 +79,11 @@ class Prober:
 
 def _get(url: str, timeout_s: float) -> None:
     """Raises OSError (urllib's errors are) for anything but an answer below 400; environment proxies are not asked."""
-    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(url, timeout=timeout_s):
-        pass
+    try:
+        urllib.request.build_opener(urllib.request.ProxyHandler({})).open(url, timeout=timeout_s).close()
+    except urllib.error.HTTPError as answer:
+        answer.close()
+        raise
 
 
 async def _run(command: tuple[str, ...]) -> str | None:

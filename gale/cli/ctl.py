@@ -1,6 +1,7 @@
 """gale-ctl: ask the load balancers, and tell them."""
 
 import json
+import re
 from collections.abc import Callable
 
 import click
@@ -22,10 +23,23 @@ def main() -> None:
     Any of them answers for the whole cluster, also without a quorum."""
 
 
+def host_and_port(context: click.Context, parameter: click.Parameter, value: str) -> str:
+    host, _, port = value.rpartition(":")
+    if not re.fullmatch(r"[A-Za-z0-9._-]+", host) or not port.isdecimal() or not 1 <= int(port) <= 65_535:
+        raise click.BadParameter(f"{value!r}: write e.g. 192.168.1.2:5555")
+    return value
+
+
 def asks(command: Callable[..., None]) -> Callable[..., None]:
     """The options that every question has."""
     options = (
-        click.option("--server", default="127.0.0.1:5555", show_default=True, help="IP:PORT of a load balancer's API."),
+        click.option(
+            "--server",
+            default="127.0.0.1:5555",
+            show_default=True,
+            callback=host_and_port,
+            help="HOST:PORT of a load balancer's API.",
+        ),
         click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True),
         click.option("--timeout", type=click.FloatRange(0.1), default=3.0, show_default=True, help="Seconds to wait."),
         debug_option,

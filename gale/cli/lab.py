@@ -144,7 +144,10 @@ def cells(instance: InstanceStatus) -> tuple[str, ...]:
 @click.argument("words", metavar="COMMAND…", nargs=-1, required=True, type=click.UNPROCESSED)
 def exec_(lab: Lab, name: str, words: tuple[str, ...], debug: bool) -> None:
     """Run a command on an instance, with its exit code: gale-lab exec client -- COMMAND…"""
-    argv = lab.command(name, words[1:] if words[0] == "--" else words)
+    command = words[1:] if words[0] == "--" else words
+    if not command:
+        raise click.UsageError("no COMMAND behind the --")
+    argv = lab.command(name, command)
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # Python ignores it, and the command would inherit that
     os.execv(argv[0], argv)
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from rich.table import Table
+from rich.table import Column, Table
 
 ROLE_STYLES = {"leader": "bold green", "follower": "green", "unreachable": "red", "ignored": "yellow"}
 PHASE_STYLES = {
@@ -16,7 +16,8 @@ PHASE_STYLES = {
 
 
 def load_balancer_table(status: dict[str, Any]) -> Table:
-    table = Table("load balancer", "role", "applied", "generation", "configuration", "version", "reason", box=None)
+    whole = [Column(name, no_wrap=True) for name in ("load balancer", "role", "applied", "generation", "configuration")]
+    table = Table(*whole, "version", "reason", box=None)
     for lb in status["load_balancers"]:
         role = lb["role"]
         table.add_row(

@@ -1,13 +1,15 @@
 """node.toml."""
 
+import re
 import socket
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import urlsplit
 
 import msgspec
 
-from gale.config.reading import Duration, Name, Port, Table, read, refuse_unless
+from gale.config.reading import NAME_PATTERN, Duration, Name, Port, Table, read, refuse_unless
 from gale.core.probes import CommandProbe, HttpProbe, Probe, TcpProbe
 
 
@@ -24,7 +26,7 @@ class LoadBalancers(Table, frozen=True):
 class NodeEntry(Table, frozen=True):
     name: Name | None = None
     weight: Annotated[int, msgspec.Meta(ge=1, le=1_000)] = 1
-    services: tuple[Name, ...] = ()
+    services: Annotated[tuple[Name, ...], msgspec.Meta(max_length=64)] = ()
 
 
 class Health(Table, frozen=True):
@@ -74,8 +76,16 @@ def load_node(path: Path) -> NodeConfig:
         "lists one twice",
     )
     health = file.health
+    name = file.node.name or socket.gethostname()
+    refuse_unless(
+        re.fullmatch(NAME_PATTERN, name) is not None,
+        path,
+        "node.name",
+        name,
+        "the host name is no name: write one here",
+    )
     return NodeConfig(
-        name=file.node.name or socket.gethostname(),
+        name=name,
         load_balancers=tuple(load_balancers),
         weight=file.node.weight,
         services=file.node.services,
@@ -90,6 +100,9 @@ def _probe(path: Path, health: Health) -> Probe | None:
     if health.tcp is not None:
         probes.append(TcpProbe(health.tcp))
     if health.http is not None:
+        refuse_unless(
+            _is_url(health.http), path, "health.http", health.http, 'write e.g. "http://127.0.0.1:8080/healthz"'
+        )
         probes.append(HttpProbe(health.http))
     if health.command:
         probes.append(CommandProbe(health.command))
@@ -99,3 +112,11 @@ def _probe(path: Path, health: Health) -> Probe | None:
             getattr(health, key) >= 100, path, f"health.{key}", f"{getattr(health, key)}ms", 'the least is "100ms"'
         )
     return probes[0] if probes else None
+
+
+def _is_url(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        return bool(parts.hostname) and parts.port != 0 and not re.search(r"\s", text)
+    except ValueError:
+        return False

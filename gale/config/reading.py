@@ -22,7 +22,8 @@ class Address(str):
 
 
 Port = Annotated[int, msgspec.Meta(ge=1, le=65_535)]
-Name = Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+Name = Annotated[str, msgspec.Meta(pattern=NAME_PATTERN)]
 Interface = Annotated[str, msgspec.Meta(min_length=1, max_length=15)]
 
 

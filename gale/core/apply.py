@@ -88,6 +88,8 @@ def _observe(draft: Draft, reporter: str, observation: Observation) -> str | Non
     node = draft.nodes.get(observation.node)
     if node is None:
         return "unknown node"
+    if node.phase is Phase.LEFT and isinstance(observation, Goodbye):
+        return None  # said to another load balancer too
     if node.phase in (Phase.BANNED, Phase.LEFT):
         return f"the node is {node.phase.value}"
     match observation:
@@ -106,10 +108,10 @@ def _observe(draft: Draft, reporter: str, observation: Observation) -> str | Non
 
 def _passed(draft: Draft, reporter: str, observation: Passed) -> str | None:
     info, needed = observation.node, draft.policy.checks_before_routing
+    if reason := impostor(draft.nodes, info) or _serves_nothing(draft, info):
+        return reason
     node = draft.nodes.get(info.id)
     if node is None or node.info.address != info.address:
-        if reason := _address_refused(draft, node, info):
-            return reason
         node = replace(node, info=info, checks={}) if node else draft.admit(info)
         if node is None:
             return "no room: as many nodes as there can be are known and none of them is gone"
@@ -123,17 +125,28 @@ def _passed(draft: Draft, reporter: str, observation: Passed) -> str | None:
     return None
 
 
-def _address_refused(draft: Draft, node: Node | None, info: NodeInfo) -> str | None:
-    """A name belongs to one address and an address to one name, while either is in use or banned."""
+def impostor(nodes: Mapping[str, Node], info: NodeInfo) -> str | None:
+    """Why this cannot be the node it says it is: a name has one address and an address one name, while either is in
+    use or banned. What an impostor says must not be taken for the other's words: neither its checks nor its silence."""
+    node = nodes.get(info.id)
+    if node and node.info.address == info.address:
+        return None
     if node and (node.phase is Phase.BANNED or any(node.checks.values())):
         return f"this name is taken by the node at {node.info.address}: give one of them another [node] name"
-    for other in draft.nodes.values():
+    for other in nodes.values():
         if other.info.address == info.address and other.info.id != info.id:
             if other.phase is Phase.BANNED:
                 return f"its address {info.address} is banned as node {other.info.id}"
             if any(other.checks.values()):
                 return f"its address {info.address} is taken by node {other.info.id}"
     return None
+
+
+def _serves_nothing(draft: Draft, info: NodeInfo) -> str | None:
+    services = [service.name for service in draft.services]
+    if not info.services or not services or set(info.services) & set(services):
+        return None
+    return f"none of its services {', '.join(info.services)} is here: there are {', '.join(services)}"
 
 
 def _rejudge(draft: Draft, node: Node) -> None:
@@ -161,12 +174,13 @@ def _fall(draft: Draft, node: Node, cause: str) -> None:
 
 
 def _announce(draft: Draft, command: Announce) -> Outcome:
-    address = command.load_balancer
+    address, before = command.load_balancer, (draft.voters, draft.policy)
     if command.leads:
         draft.refer(Reference(command.shared, command.enforces), f"{address} leads")
     announced = LoadBalancer(address, command.api, command.version, command.shared)
     if (known := draft.load_balancers.get(address)) != announced:
         draft.put_load_balancer(announced, "announced itself" if known is None else "announced itself anew")
+    if (draft.voters, draft.policy) != before:
         _rejudge_all(draft)
     return Applied(draft.transitions())
 

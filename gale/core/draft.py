@@ -7,7 +7,7 @@ Every change of phase passes through `turn`, which is what keeps the record of t
 from dataclasses import replace
 from typing import Any
 
-from gale.core.shared import HealthPolicy
+from gale.core.shared import HealthPolicy, Service
 from gale.core.state import (
     MAX_NODES,
     MAX_TRANSITIONS,
@@ -34,6 +34,10 @@ class Draft:
     @property
     def policy(self) -> HealthPolicy:
         return self.reference.shared.health if self.reference else HealthPolicy()
+
+    @property
+    def services(self) -> tuple[Service, ...]:
+        return self.reference.shared.services if self.reference else ()
 
     def put(self, node: Node) -> Node:
         self.nodes[node.info.id] = node

@@ -4,8 +4,8 @@ Two load balancers at the same applied index have equal views, whatever their in
 neighbours' MAC addresses are: those belong to the adapter that writes the maps (gale/dataplane/).
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 NO_NODE = 0
@@ -24,6 +24,11 @@ class View:
     generation: int = 0
     nodes: Mapping[int, str] = field(default_factory=lambda: MappingProxyType({}))
     slots: Mapping[str, bytes] = field(default_factory=lambda: MappingProxyType({}))
+
+    def only(self, services: Iterable[str]) -> "View":
+        """The part that concerns these services: a load balancer may lack one that the reference has."""
+        wanted = set(services)
+        return replace(self, slots={name: owners for name, owners in self.slots.items() if name in wanted})
 
     def owners(self, service: str) -> frozenset[int]:
         """The node numbers that own at least one slot of the service."""

@@ -73,7 +73,7 @@ class Watch:
         if silent:
             return Missed(name) if known > 0 else None
         if not seen.serving:
-            return NotServing(name) if node and (node.checks or node.phase.forwards) else None
+            return NotServing(name) if seen.fresh and node and (node.checks or node.phase.forwards) else None
         if seen.fresh and seen.info and not (node and node.phase is Phase.BANNED):
             count = min(known + 1, state.shared.health.checks_before_routing)
             if count != known or node is None or node.info != seen.info:

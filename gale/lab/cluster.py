@@ -15,13 +15,14 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from gale.config import load_lb
 from gale.errors import LabError
 from gale.lab import netns, network, processes, view
 from gale.lab.feed import Traffic, Watch, python
 from gale.lab.options import LabOptions, lb_toml, node_toml
 from gale.lab.processes import Process
 from gale.lab.store import Notes, Store
-from gale.lab.topology import NODE_HTTP_PORT, Instance, Role, Topology, is_lab_namespace
+from gale.lab.topology import NODE_HTTP_PORT, Instance, Role, Topology, check_prefix, is_lab_namespace
 from gale.lab.traffic import Plan
 
 STOP_WITHIN_S = 10.0
@@ -42,6 +43,7 @@ class InstanceStatus:
 
 class Lab:
     def __init__(self, prefix: str = "gale") -> None:
+        check_prefix(prefix)
         self.prefix = prefix
         self.store = Store(prefix)
 
@@ -89,10 +91,11 @@ class Lab:
             notes = Notes(options)
             try:
                 self.store.create(notes)
-                network.build(topology)
                 for lb in topology.lbs:
                     self.store.state(lb.name).mkdir()
                     self.store.config(lb.name).write_text(lb_toml(topology, options, self.store.state(lb.name)))
+                    load_lb(self.store.config(lb.name))  # what it would refuse is refused before anything is built
+                network.build(topology)
                 for node in topology.node_instances:
                     self.store.config(node.name).write_text(node_toml(topology, node.name))
                 for instance in topology.instances:

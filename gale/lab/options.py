@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from gale.errors import LabError
+from gale.errors import ConfigError
 from gale.lab.topology import CLIENTS_PORT, NODE_HTTP_PORT, Topology
 
 
@@ -22,7 +22,7 @@ class LabOptions:
 
     def __post_init__(self) -> None:
         if self.mode != "l4":
-            raise LabError(f'mode {self.mode!r}: this version forwards in "l4" only')
+            raise ConfigError(f'mode {self.mode!r}: this version forwards in "l4" only')
 
     def topology(self, prefix: str) -> Topology:
         return Topology(prefix, self.load_balancers, self.nodes)

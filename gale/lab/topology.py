@@ -14,7 +14,7 @@ import re
 from dataclasses import dataclass
 from enum import StrEnum
 
-from gale.errors import LabError
+from gale.errors import ConfigError, LabError
 
 PUBLIC_NET = "10.77.1"
 PRIVATE_NET = "10.77.2"
@@ -49,6 +49,12 @@ class Instance:
     private: str | None
 
 
+def check_prefix(prefix: str) -> None:
+    """Names of namespaces and folders begin with it, so it is a plain word. Raises ConfigError."""
+    if not PREFIX_PATTERN.fullmatch(prefix):
+        raise ConfigError(f"prefix {prefix!r}: write up to 21 of a-z, 0-9 and -, a letter first")
+
+
 @dataclass(frozen=True, slots=True)
 class Topology:
     prefix: str = "gale"
@@ -56,12 +62,11 @@ class Topology:
     nodes: int = 3
 
     def __post_init__(self) -> None:
-        if not PREFIX_PATTERN.fullmatch(self.prefix):
-            raise LabError(f"prefix {self.prefix!r}: write up to 21 of a-z, 0-9 and -, a letter first")
+        check_prefix(self.prefix)
         if not 1 <= self.load_balancers <= LOAD_BALANCERS_MAX:
-            raise LabError(f"{self.load_balancers} load balancers: a lab has 1 to {LOAD_BALANCERS_MAX}")
+            raise ConfigError(f"{self.load_balancers} load balancers: a lab has 1 to {LOAD_BALANCERS_MAX}")
         if not 1 <= self.nodes <= NODES_MAX:
-            raise LabError(f"{self.nodes} nodes: a lab has 1 to {NODES_MAX}")
+            raise ConfigError(f"{self.nodes} nodes: a lab has 1 to {NODES_MAX}")
 
     @property
     def switch_namespace(self) -> str:

@@ -1,6 +1,7 @@
 """The replicated log, carried by PySyncObj 0.3.17: the only package that knows the library.
 
-replica.py    the library's object: one replicated method taking bytes, and the state that comes of them
-transport.py  the library's TCP transport, let in from listed addresses only
-consensus.py  gale.ports.Consensus over both: ticks, proposals that always end, status
+consensus.py  gale.ports.Consensus: ticks, proposals that always end, status
+replica.py    the library's object, around the state
+transport.py  the wire          rules.py    what the library's protocol lacks
+journal.py    the disk          records.py  what its bytes mean
 """

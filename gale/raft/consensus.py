@@ -1,24 +1,24 @@
 """gale.ports.Consensus over a replica that is ticked from the one asyncio loop.
 
-The library has no thread here: `tick` runs every 10 ms and right after each proposal. All it does happens inside a
-tick, so after each one it is enough to compare the state with the one before to know that something was committed.
+The library has no thread here: a tick follows every message that arrives and every proposal, and a timer ticks every
+10 ms for elections and heartbeats. All the library does by itself happens inside a tick, so after each one it is enough
+to compare the state with the one before to know that something was committed.
 """
 
 import asyncio
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 import structlog
-from pysyncobj import FAIL_REASON, SyncObjException
+from pysyncobj import FAIL_REASON
 
 from gale.core.commands import Command
 from gale.core.outcome import Outcome
 from gale.core.state import ClusterState
 from gale.errors import ConsensusError, HostError
 from gale.ports import ConsensusStatus
-from gale.raft.replica import Replica
+from gale.raft.replica import Codec, DiskError, Replica
 
 log = structlog.get_logger()
 
@@ -38,32 +38,23 @@ REASONS = {
 
 
 class RaftConsensus:
-    """`me` and `quorum`: addresses "IP:PORT"."""
+    """`me` and `quorum`: addresses "IP:PORT". Must be made, started and stopped inside a running loop."""
 
-    def __init__(
-        self,
-        me: str,
-        quorum: tuple[str, ...],
-        directory: Path,
-        *,
-        encode: Callable[[Command], bytes],
-        decode: Callable[[bytes], Command],
-    ) -> None:
+    def __init__(self, me: str, quorum: Sequence[str], directory: Path, codec: Codec) -> None:
         self._me = me
-        self._encode = encode
         self._changed: Callable[[], None] = lambda: None
-        try:
-            directory.mkdir(parents=True, exist_ok=True)
-            self._replica = Replica(me, quorum, directory, decode)
-        except SyncObjException as error:
-            raise HostError(
-                f"Raft cannot listen on {me}: is the port in use, or the address not this machine's?"
-            ) from error
-        except OSError as error:
-            raise HostError(f"{directory}: cannot hold the log: {error.strerror}") from error
-        self._told: ClusterState = self._replica.state
+        self._tick_is_due = False
         self._failing = False
         self._ticking: asyncio.Task[None] | None = None
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise HostError(f"{directory}: cannot hold the log: {error.strerror}") from error
+        try:
+            self._replica = Replica(me, quorum, directory, codec, woken=self._tick_soon)
+        except OSError as error:
+            raise HostError(f"Raft cannot listen on {me}: {error.strerror}") from error
+        self._told: ClusterState = self._replica.state
 
     @property
     def state(self) -> ClusterState:
@@ -73,9 +64,10 @@ class RaftConsensus:
     def ready(self) -> bool:
         return self._replica.isReady()
 
-    def start(self, changed: Callable[[], None]) -> None:
-        """Begin to tick. `changed` is called after each tick that changed the state."""
+    async def start(self, changed: Callable[[], None]) -> None:
+        """Begin to talk and to tick. `changed` is called after each tick that changed the state."""
         self._changed = changed
+        await self._replica.transport.start()
         self._ticking = asyncio.get_running_loop().create_task(self._tick_for_ever())
 
     async def stop(self) -> None:
@@ -91,10 +83,10 @@ class RaftConsensus:
         leads = replica._isLeader()
         leader = self._me if leads else replica._getLeader()
         quorum = leader is not None and replica.hasQuorum
-        heard = replica.answered_within(ANSWER_S, time.monotonic()) if leads else replica.connected()
+        heard = replica.answered_within(ANSWER_S) if leads else replica.connected()
         return ConsensusStatus(
             leader=str(leader) if quorum else None,
-            term=replica._getTerm(),
+            term=replica.term,
             quorum=quorum,
             applied_index=replica.raftLastApplied,
             connected=heard | {self._me},
@@ -111,8 +103,8 @@ class RaftConsensus:
             else:
                 ended.set_exception(ConsensusError(f"not committed: {REASONS.get(failure, f'reason {failure}')}"))
 
-        self._replica.append(self._encode(command), callback=end)  # type: ignore[call-arg]
-        asyncio.get_running_loop().call_soon(self._tick)
+        self._replica.submit(command, end)
+        self._tick_soon()
         try:
             return await asyncio.wait_for(ended, PROPOSAL_S)
         except TimeoutError:
@@ -123,15 +115,31 @@ class RaftConsensus:
             self._tick()
             await asyncio.sleep(TICK_S)
 
+    def _tick_soon(self) -> None:
+        """Once, however many messages arrive in this turn of the loop."""
+        if not self._tick_is_due:
+            self._tick_is_due = True
+            asyncio.get_running_loop().call_soon(self._tick)
+
     def _tick(self) -> None:
+        self._tick_is_due = False
         try:
             self._replica.doTick(0)
-        except Exception:
-            if not self._failing:
-                log.exception("the Raft library failed in a tick; the next one tries again")
-            self._failing = True
+        except DiskError as error:
+            self._replica.step_down()
+            self._fail("the log cannot be written: this load balancer votes and leads no more, and forwards on", error)
+        except Exception as error:
+            self._fail("the Raft library failed in a tick; the next one tries again", error)
         else:
+            if self._failing:
+                log.info("the log is well again")
             self._failing = False
         if self._replica.state is not self._told:
             self._told = self._replica.state
             self._changed()
+
+    def _fail(self, what: str, error: Exception) -> None:
+        """Say it once, until it is well again."""
+        if not self._failing:
+            log.error(what, reason=str(error) or repr(error), exc_info=not isinstance(error, DiskError))
+        self._failing = True

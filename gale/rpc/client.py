@@ -88,6 +88,8 @@ def _as_remote_error(server: str, error: grpc.aio.AioRpcError) -> RemoteError:
             return RemoteError(f"{server}: no connection: is gale-lb running there?")
         case grpc.StatusCode.DEADLINE_EXCEEDED:
             return RemoteError(f"{server}: no answer in time")
+        case grpc.StatusCode.UNIMPLEMENTED:
+            return RemoteError(f"{server}: something else answers there: is that the api_port, and gale-lb's?")
         case grpc.StatusCode.INVALID_ARGUMENT:
             return RemoteError(f"{server}: refused: {error.details()}")
         case code:

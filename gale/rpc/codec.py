@@ -20,7 +20,7 @@ def encode(command: c.Command) -> bytes:
                     load_balancer=command.load_balancer,
                     api=command.api,
                     version=command.version,
-                    shared=_shared_to(command.shared),
+                    shared=shared_to(command.shared),
                     enforces=command.enforces,
                     leads=command.leads,
                 )
@@ -46,7 +46,7 @@ def decode(payload: bytes) -> c.Command:
             return c.Report(time_ms, report.load_balancer, tuple(map(_observation_from, report.observations)))
         case "announce":
             a = message.announce
-            return c.Announce(time_ms, a.load_balancer, a.api, a.version, _shared_from(a.shared), a.enforces, a.leads)
+            return c.Announce(time_ms, a.load_balancer, a.api, a.version, shared_from(a.shared), a.enforces, a.leads)
         case "set_alive":
             return c.SetAlive(time_ms, message.set_alive.load_balancer, message.set_alive.alive)
         case "lift_bans":
@@ -59,14 +59,7 @@ def decode(payload: bytes) -> c.Command:
 def _observation_to(observation: c.Observation) -> pb.Observation:
     match observation:
         case c.Passed(node, count):
-            info = pb.NodeInfo(
-                id=node.id,
-                address=node.address,
-                weight=node.weight,
-                services=node.services,
-                reports_to=node.reports_to,
-            )
-            return pb.Observation(passed=pb.Passed(node=info, count=count))
+            return pb.Observation(passed=pb.Passed(node=node_info_to(node), count=count))
         case c.Missed(name):
             return pb.Observation(missed=name)
         case c.NotServing(name):
@@ -78,9 +71,7 @@ def _observation_to(observation: c.Observation) -> pb.Observation:
 def _observation_from(message: pb.Observation) -> c.Observation:
     match message.WhichOneof("kind"):
         case "passed":
-            node = message.passed.node
-            info = NodeInfo(node.id, node.address, node.weight, tuple(node.services), node.reports_to)
-            return c.Passed(info, message.passed.count)
+            return c.Passed(node_info_from(message.passed.node), message.passed.count)
         case "missed":
             return c.Missed(message.missed)
         case "not_serving":
@@ -90,7 +81,21 @@ def _observation_from(message: pb.Observation) -> c.Observation:
     raise ValueError("an observation of an unknown kind: is another load balancer newer than this one?")
 
 
-def _shared_to(shared: SharedConfig) -> pb.SharedConfig:
+def node_info_to(node: NodeInfo) -> pb.NodeInfo:
+    return pb.NodeInfo(
+        id=node.id,
+        address=node.address,
+        weight=node.weight,
+        services=node.services,
+        reports_to=node.reports_to,
+    )
+
+
+def node_info_from(message: pb.NodeInfo) -> NodeInfo:
+    return NodeInfo(message.id, message.address, message.weight, tuple(message.services), message.reports_to)
+
+
+def shared_to(shared: SharedConfig) -> pb.SharedConfig:
     health = shared.health
     return pb.SharedConfig(
         checks_before_routing=health.checks_before_routing,
@@ -111,7 +116,7 @@ def _shared_to(shared: SharedConfig) -> pb.SharedConfig:
     )
 
 
-def _shared_from(message: pb.SharedConfig) -> SharedConfig:
+def shared_from(message: pb.SharedConfig) -> SharedConfig:
     health = HealthPolicy(
         message.checks_before_routing,
         message.checks_timeout_ms,

@@ -1,6 +1,7 @@
 """Three real replicas over PySyncObj on loopback: commit, failover, restart, and who is let in."""
 
 import asyncio
+import shutil
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack, asynccontextmanager
@@ -14,7 +15,7 @@ from gale.core.shared import HealthPolicy, Service, SharedConfig
 from gale.core.state import NodeInfo
 from gale.errors import ConsensusError, HostError
 from gale.raft.consensus import RaftConsensus
-from gale.rpc.codec import decode, encode
+from gale.rpc.log_codec import LogCodec
 
 SHARED = SharedConfig(HealthPolicy(1), (Service("default", 8080, 80),))
 
@@ -35,10 +36,10 @@ class Trio:
         self.directory = directory
         self.running: dict[str, RaftConsensus] = {}
 
-    def start(self, address: str) -> RaftConsensus:
+    async def start(self, address: str) -> RaftConsensus:
         directory = self.directory / address.replace(":", "_")
-        consensus = RaftConsensus(address, self.quorum, directory, encode=encode, decode=decode)
-        consensus.start(changed=lambda: None)
+        consensus = RaftConsensus(address, self.quorum, directory, LogCodec())
+        await consensus.start(changed=lambda: None)
         self.running[address] = consensus
         return consensus
 
@@ -76,7 +77,7 @@ async def eventually(holds: Callable[[], bool], within_s: float = 8.0) -> None:
 async def trio(directory: Path, size: int = 3) -> AsyncIterator[Trio]:
     cluster = Trio(directory, size)
     for address in cluster.quorum:
-        cluster.start(address)
+        await cluster.start(address)
     try:
         yield cluster
     finally:
@@ -115,7 +116,7 @@ async def test_without_its_leader_the_cluster_goes_on_and_the_returning_one_is_l
         await cluster.stop(first)
         second = await cluster.leader()
         assert isinstance(await second.propose(passed(first, "late", 1)), Applied)
-        cluster.start(first)
+        await cluster.start(first)
         await cluster.all_know("late")
 
 
@@ -128,7 +129,7 @@ async def test_committed_commands_survive_the_stop_of_all(tmp_path: Path) -> Non
         for address in cluster.quorum:
             await cluster.stop(address)
         for address in cluster.quorum:
-            cluster.start(address)
+            await cluster.start(address)
         await cluster.all_know("kept")
 
 
@@ -143,9 +144,69 @@ async def test_a_snapshot_carries_the_state_over_a_restart(tmp_path: Path) -> No
         snapshot = cluster.directory / address.replace(":", "_") / "snapshot"
         await eventually(snapshot.exists)
         await cluster.stop(address)
-        again = cluster.start(address)
+        again = await cluster.start(address)
         await cluster.leader()
         assert again.state == before
+
+
+async def test_what_was_committed_after_a_snapshot_survives_a_crash_before_the_journal_was_cut(tmp_path: Path) -> None:
+    """The snapshot is renamed first and the journal cut after it; the crash is between the two."""
+    async with trio(tmp_path, size=1) as cluster:
+        (address,) = cluster.quorum
+        directory = cluster.directory / address.replace(":", "_")
+        alone = await cluster.leader()
+        await alone.propose(announce(address))
+        await alone.propose(passed(address, "before", 1))
+        uncut = (directory / "journal").read_bytes()
+        alone._replica.forceLogCompaction()
+        await eventually((directory / "snapshot").exists)
+        snapshot = (directory / "snapshot").read_bytes()
+        await cluster.stop(address)
+
+        (directory / "journal").write_bytes(uncut)
+        (directory / "snapshot").unlink()
+        again = await cluster.start(address)
+        await cluster.leader()
+        await again.propose(passed(address, "after", 2))
+        await cluster.stop(address)
+        (directory / "snapshot").write_bytes(snapshot)
+
+        again = await cluster.start(address)
+        await cluster.leader()
+        assert {"before", "after"} <= again.state.nodes.keys()
+
+
+async def test_a_damaged_snapshot_is_no_start(tmp_path: Path) -> None:
+    async with trio(tmp_path, size=1) as cluster:
+        (address,) = cluster.quorum
+        directory = cluster.directory / address.replace(":", "_")
+        alone = await cluster.leader()
+        await alone.propose(announce(address))
+        alone._replica.forceLogCompaction()
+        await eventually((directory / "snapshot").exists)
+        await cluster.stop(address)
+        whole = (directory / "snapshot").read_bytes()
+        for damaged in (b"", whole[:-1], whole[:20] + bytes([whole[20] ^ 1]) + whole[21:]):
+            (directory / "snapshot").write_bytes(damaged)
+            with pytest.raises(HostError, match=r"damaged: .* move .* aside and start again"):
+                await cluster.start(address)
+
+
+async def test_a_load_balancer_that_lost_everything_is_filled_by_the_others(tmp_path: Path) -> None:
+    async with trio(tmp_path) as cluster:
+        leader = await cluster.leader()
+        first = str(leader.status().leader)
+        await leader.propose(announce(first))
+        await leader.propose(passed(first, "kept", 1))
+        lost = next(address for address in cluster.quorum if address != first)
+        await cluster.stop(lost)
+        leader._replica.forceLogCompaction()
+        snapshot = cluster.directory / first.replace(":", "_") / "snapshot"
+        await eventually(snapshot.exists)
+        await leader.propose(passed(first, "later", 2))
+        shutil.rmtree(cluster.directory / lost.replace(":", "_"))
+        await cluster.start(lost)
+        await cluster.all_know("kept", "later")
 
 
 async def test_without_a_majority_a_proposal_ends_with_an_error(tmp_path: Path) -> None:
@@ -175,5 +236,5 @@ async def test_a_port_in_use_is_one_line(tmp_path: Path) -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         address = f"127.0.0.1:{taken.getsockname()[1]}"
-        with pytest.raises(HostError, match="is the port in use"):
-            RaftConsensus(address, (address,), tmp_path, encode=encode, decode=decode)
+        with pytest.raises(HostError, match="Address already in use"):
+            RaftConsensus(address, (address,), tmp_path, LogCodec())

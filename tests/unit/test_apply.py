@@ -193,6 +193,22 @@ def test_without_enforcement_a_difference_is_only_shown() -> None:
     assert "checks_before_routing" in state.differs(B)
 
 
+def test_who_votes_anew_judges_anew() -> None:
+    other = SharedConfig(HealthPolicy(4), SHARED.services)
+    state = told(ClusterState(), announce(A, leads=True), announce(B, other), announce(C, other))
+    state = told(state, *(seen(A, Passed(WEB, count)) for count in (1, 2, 3)))
+    assert node(state).phase is Phase.JOINING
+    state = told(state, announce(A, leads=True, enforces=True))
+    assert state.voters() == {A}
+    assert node(state).phase is Phase.ROUTING
+
+
+def test_a_node_whose_services_are_nowhere_is_told_so() -> None:
+    _, outcome = apply(cluster(), seen(A, Passed(replace(WEB, services=("postoffice",)), 1)))
+    assert isinstance(outcome, Applied)
+    assert outcome.refusals[0].reason == "none of its services postoffice is here: there are default"
+
+
 def test_reports_before_an_announcement_are_rejected() -> None:
     _, outcome = apply(ClusterState(), seen(A, Passed(WEB, 1)))
     assert isinstance(outcome, Rejected)

@@ -138,6 +138,9 @@ def test_how_a_node_probes_its_service(tmp_path: Path, table: str, probe: Probe 
     [
         ('tcp = 80\nhttp = "http://127.0.0.1"', "choose one of tcp, http and command"),
         ('http = "ftp://127.0.0.1"', "health.http = "),
+        ('http = "http://[::1/x"', "health.http = "),
+        ('http = "http://127.0.0.1:port/"', "health.http = "),
+        ('http = "http://a b/"', "health.http = "),
         ('timeout = "5ms"', 'health.timeout = "5ms": the least is "100ms"'),
     ],
 )

@@ -1,6 +1,7 @@
 """The loop of one load balancer over adapters in memory: from a check to the maps, and what happens when parts fail."""
 
 import asyncio
+from dataclasses import replace
 
 from gale.controller import Controller
 from gale.core.commands import Announce, Goodbye, Report
@@ -115,6 +116,27 @@ async def test_a_refused_node_is_told_why_and_stays_out_of_the_log() -> None:
     assert len(box.consensus.log) == commands
 
 
+async def test_an_impostor_neither_keeps_a_dead_node_nor_removes_a_live_one() -> None:
+    box = await Box().routing(WEB)
+    twin = NodeInfo("web", "10.1.0.9")
+    box.controller.check(twin, serving=False)
+    await box.steps(4, (WEB,))
+    assert box.phase() is Phase.ROUTING
+    await box.steps(70, (twin,))
+    assert box.phase() is Phase.BANNED
+    assert box.controller.check(WEB, serving=True).phase == "banned"
+
+
+async def test_a_service_that_only_the_leader_has_does_not_keep_the_others_from_the_maps() -> None:
+    box = await Box().routing(WEB)
+    box.consensus.leader = "10.0.0.2:9090"
+    more = replace(SHARED, services=(*SHARED.services, Service("mail", 25, 25)))
+    await box.consensus.propose(Announce(0, "10.0.0.2:9090", "10.0.0.2:5555", "0.1.0", more, False, True))
+    await box.steps(20, (WEB, DB))
+    assert "mail" in box.consensus.state.tables
+    assert len(box.dataplane.view.owners("default")) == 2
+
+
 async def test_goodbye_returns_when_it_is_committed() -> None:
     box = await Box().routing(WEB)
     loop = asyncio.create_task(box.controller.run())
@@ -127,7 +149,7 @@ async def test_goodbye_returns_when_it_is_committed() -> None:
 
 async def test_a_strangers_goodbye_removes_nobody() -> None:
     box = await Box().routing(WEB)
-    assert (await box.controller.goodbye(NodeInfo("web", "10.1.0.9"))).phase == "routing"
+    assert (await box.controller.goodbye(NodeInfo("web", "10.1.0.9"))).phase == "unknown"
     await box.steps(4, (WEB,))
     said = [o for c in box.consensus.log if isinstance(c, Report) for o in c.observations]
     assert not [observation for observation in said if isinstance(observation, Goodbye)]

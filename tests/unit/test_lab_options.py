@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from gale.config import load_lb, load_node
-from gale.errors import LabError
+from gale.errors import ConfigError
 from gale.lab.options import LabOptions, lb_toml, node_toml
 
 
@@ -30,5 +30,5 @@ def test_a_node_gets_a_configuration_it_accepts(tmp_path: Path) -> None:
 
 
 def test_modes_that_are_not_there_yet_are_refused() -> None:
-    with pytest.raises(LabError, match='"l4" only'):
+    with pytest.raises(ConfigError, match='"l4" only'):
         LabOptions(mode="l2")

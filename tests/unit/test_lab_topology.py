@@ -2,7 +2,8 @@
 
 import pytest
 
-from gale.errors import LabError
+from gale.errors import ConfigError
+from gale.lab.cluster import Lab
 from gale.lab.topology import Role, Topology, UnknownInstanceError, is_lab_namespace
 
 
@@ -31,14 +32,15 @@ def test_the_default_lab_is_the_one_of_the_manual() -> None:
 
 @pytest.mark.parametrize("sizes", [(0, 3), (8, 3), (3, 0), (3, 101)])
 def test_sizes_have_limits(sizes: tuple[int, int]) -> None:
-    with pytest.raises(LabError, match="a lab has 1 to"):
+    with pytest.raises(ConfigError, match="a lab has 1 to"):
         Topology("gale", *sizes)
 
 
-@pytest.mark.parametrize("prefix", ["", "Gale", "a/b", "-x", "x" * 22])
-def test_prefixes_are_plain_words(prefix: str) -> None:
-    with pytest.raises(LabError, match="prefix"):
-        Topology(prefix)
+@pytest.mark.parametrize("prefix", ["", ".", "Gale", "a/b", "../../tmp", "-x", "x" * 22])
+def test_prefixes_are_plain_words_wherever_they_come_in(prefix: str) -> None:
+    for door in (Topology, Lab):
+        with pytest.raises(ConfigError, match="prefix"):
+            door(prefix)
 
 
 def test_an_unknown_name_is_answered_with_the_names_there_are() -> None:

@@ -17,6 +17,10 @@ async def port() -> AsyncIterator[int]:
         line = await reader.readline()
         if b"/silent" in line:
             await reader.read()
+        if b"/garbage" in line:
+            writer.write(b"\x00\x01 what?\r\n")
+            writer.close()
+            return
         status = b"503 Service Unavailable" if b"/broken" in line else b"200 OK"
         writer.write(b"HTTP/1.1 " + status + b"\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
         writer.close()
@@ -33,6 +37,7 @@ async def test_tcp(port: int) -> None:
 async def test_http(port: int) -> None:
     assert await problem(HttpProbe(f"http://127.0.0.1:{port}/"), 1) is None
     assert "503" in str(await problem(HttpProbe(f"http://127.0.0.1:{port}/broken"), 1))
+    assert "not an HTTP answer" in str(await problem(HttpProbe(f"http://127.0.0.1:{port}/garbage"), 1))
     assert "no answer within 0.2 s" in str(await problem(HttpProbe(f"http://127.0.0.1:{port}/silent"), 0.2))
 
 
@@ -40,4 +45,4 @@ async def test_command() -> None:
     assert await problem(CommandProbe(("true",)), 2) is None
     assert await problem(CommandProbe(("sh", "-c", "exit 3")), 2) == "sh ended with code 3"
     assert await problem(CommandProbe(("sleep", "30")), 0.2) == "no answer within 0.2 s"
-    assert "No such file" in str(await problem(CommandProbe(("/no/such/command",)), 1))
+    assert await problem(CommandProbe(("/no/such/command",)), 1) == "/no/such/command: no such command"

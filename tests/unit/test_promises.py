@@ -15,6 +15,7 @@ from gale.core.plan import after, plan
 from gale.core.state import MAX_TRANSITIONS, ClusterState, Phase
 from gale.core.view import View
 from gale.rpc.codec import decode, encode
+from gale.rpc.snapshot_codec import decode_snapshot, encode_snapshot
 from tests.unit.strategies import LOAD_BALANCERS, PLAIN, announcements, commands
 
 logs = st.lists(commands, max_size=30)
@@ -64,6 +65,13 @@ def test_every_routing_node_of_a_service_has_its_share(log: list[Command]) -> No
 @given(logs)
 def test_equal_logs_give_equal_states_also_over_the_wire(log: list[Command]) -> None:
     assert run(log)[-1] == run([decode(encode(command)) for command in log])[-1]
+
+
+@slow
+@given(logs)
+def test_a_state_survives_its_snapshot(log: list[Command]) -> None:
+    state, entries = run(log)[-1], ((b"\x01", 7, 2), (b"\x00command", 8, 3))
+    assert decode_snapshot(encode_snapshot(state, *entries)) == (state, *entries)
 
 
 @slow

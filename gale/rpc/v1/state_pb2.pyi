@@ -332,3 +332,290 @@ class Drain(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Drain: _TypeAlias = Drain  # noqa: Y015
+
+@_typing.final
+class State(_message.Message):
+    """The state as snapshots hold it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CLOCK_MS_FIELD_NUMBER: _builtins.int
+    GENERATION_FIELD_NUMBER: _builtins.int
+    REFERENCE_FIELD_NUMBER: _builtins.int
+    LOAD_BALANCERS_FIELD_NUMBER: _builtins.int
+    NODES_FIELD_NUMBER: _builtins.int
+    TABLES_FIELD_NUMBER: _builtins.int
+    TRANSITIONS_FIELD_NUMBER: _builtins.int
+    clock_ms: _builtins.int
+    generation: _builtins.int
+    @_builtins.property
+    def reference(self) -> Global___Reference:
+        """Absent until a leader has set it."""
+
+    @_builtins.property
+    def load_balancers(self) -> _containers.RepeatedCompositeFieldContainer[Global___LoadBalancer]: ...
+    @_builtins.property
+    def nodes(self) -> _containers.RepeatedCompositeFieldContainer[Global___Node]: ...
+    @_builtins.property
+    def tables(self) -> _containers.RepeatedCompositeFieldContainer[Global___SlotTable]: ...
+    @_builtins.property
+    def transitions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Transition]: ...
+    def __init__(
+        self,
+        *,
+        clock_ms: _builtins.int = ...,
+        generation: _builtins.int = ...,
+        reference: Global___Reference | None = ...,
+        load_balancers: _abc.Iterable[Global___LoadBalancer] | None = ...,
+        nodes: _abc.Iterable[Global___Node] | None = ...,
+        tables: _abc.Iterable[Global___SlotTable] | None = ...,
+        transitions: _abc.Iterable[Global___Transition] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_reference", b"_reference", "reference", b"reference"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_reference", b"_reference", "clock_ms", b"clock_ms", "generation", b"generation", "load_balancers", b"load_balancers", "nodes", b"nodes", "reference", b"reference", "tables", b"tables", "transitions", b"transitions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__reference: _TypeAlias = _typing.Literal["reference"]  # noqa: Y015
+    _WhichOneofArgType__reference: _TypeAlias = _typing.Literal["_reference", b"_reference"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__reference) -> _WhichOneofReturnType__reference | None: ...
+
+Global___State: _TypeAlias = State  # noqa: Y015
+
+@_typing.final
+class Reference(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SHARED_FIELD_NUMBER: _builtins.int
+    ENFORCED_FIELD_NUMBER: _builtins.int
+    enforced: _builtins.bool
+    @_builtins.property
+    def shared(self) -> Global___SharedConfig: ...
+    def __init__(
+        self,
+        *,
+        shared: Global___SharedConfig | None = ...,
+        enforced: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["shared", b"shared"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["enforced", b"enforced", "shared", b"shared"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Reference: _TypeAlias = Reference  # noqa: Y015
+
+@_typing.final
+class LoadBalancer(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ADDRESS_FIELD_NUMBER: _builtins.int
+    API_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    SHARED_FIELD_NUMBER: _builtins.int
+    ALIVE_FIELD_NUMBER: _builtins.int
+    address: _builtins.str
+    api: _builtins.str
+    version: _builtins.str
+    alive: _builtins.bool
+    @_builtins.property
+    def shared(self) -> Global___SharedConfig: ...
+    def __init__(
+        self,
+        *,
+        address: _builtins.str = ...,
+        api: _builtins.str = ...,
+        version: _builtins.str = ...,
+        shared: Global___SharedConfig | None = ...,
+        alive: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["shared", b"shared"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "alive", b"alive", "api", b"api", "shared", b"shared", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LoadBalancer: _TypeAlias = LoadBalancer  # noqa: Y015
+
+@_typing.final
+class Node(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class ChecksEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    INFO_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
+    PHASE_FIELD_NUMBER: _builtins.int
+    SINCE_MS_FIELD_NUMBER: _builtins.int
+    CHECKS_FIELD_NUMBER: _builtins.int
+    FAILS_FIELD_NUMBER: _builtins.int
+    BANNED_UNTIL_MS_FIELD_NUMBER: _builtins.int
+    DRAINED_FIELD_NUMBER: _builtins.int
+    number: _builtins.int
+    phase: _builtins.str
+    since_ms: _builtins.int
+    fails: _builtins.int
+    banned_until_ms: _builtins.int
+    drained: _builtins.bool
+    @_builtins.property
+    def info(self) -> Global___NodeInfo: ...
+    @_builtins.property
+    def checks(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """Load balancer -> checks passed in a row there."""
+
+    def __init__(
+        self,
+        *,
+        info: Global___NodeInfo | None = ...,
+        number: _builtins.int = ...,
+        phase: _builtins.str = ...,
+        since_ms: _builtins.int = ...,
+        checks: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        fails: _builtins.int = ...,
+        banned_until_ms: _builtins.int | None = ...,
+        drained: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_banned_until_ms", b"_banned_until_ms", "banned_until_ms", b"banned_until_ms", "info", b"info"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_banned_until_ms", b"_banned_until_ms", "banned_until_ms", b"banned_until_ms", "checks", b"checks", "drained", b"drained", "fails", b"fails", "info", b"info", "number", b"number", "phase", b"phase", "since_ms", b"since_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__banned_until_ms: _TypeAlias = _typing.Literal["banned_until_ms"]  # noqa: Y015
+    _WhichOneofArgType__banned_until_ms: _TypeAlias = _typing.Literal["_banned_until_ms", b"_banned_until_ms"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__banned_until_ms) -> _WhichOneofReturnType__banned_until_ms | None: ...
+
+Global___Node: _TypeAlias = Node  # noqa: Y015
+
+@_typing.final
+class SlotTable(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SERVICE_FIELD_NUMBER: _builtins.int
+    OWNERS_FIELD_NUMBER: _builtins.int
+    PREVIOUS_FIELD_NUMBER: _builtins.int
+    service: _builtins.str
+    owners: _builtins.bytes
+    """Node numbers, 16 bits each, little-endian."""
+    previous: _builtins.bytes
+    def __init__(
+        self,
+        *,
+        service: _builtins.str = ...,
+        owners: _builtins.bytes = ...,
+        previous: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["owners", b"owners", "previous", b"previous", "service", b"service"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SlotTable: _TypeAlias = SlotTable  # noqa: Y015
+
+@_typing.final
+class Transition(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SEQUENCE_FIELD_NUMBER: _builtins.int
+    TIME_MS_FIELD_NUMBER: _builtins.int
+    SUBJECT_FIELD_NUMBER: _builtins.int
+    BEFORE_FIELD_NUMBER: _builtins.int
+    AFTER_FIELD_NUMBER: _builtins.int
+    CAUSE_FIELD_NUMBER: _builtins.int
+    sequence: _builtins.int
+    time_ms: _builtins.int
+    subject: _builtins.str
+    before: _builtins.str
+    after: _builtins.str
+    cause: _builtins.str
+    def __init__(
+        self,
+        *,
+        sequence: _builtins.int = ...,
+        time_ms: _builtins.int = ...,
+        subject: _builtins.str = ...,
+        before: _builtins.str = ...,
+        after: _builtins.str = ...,
+        cause: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "before", b"before", "cause", b"cause", "sequence", b"sequence", "subject", b"subject", "time_ms", b"time_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Transition: _TypeAlias = Transition  # noqa: Y015
+
+@_typing.final
+class Snapshot(_message.Message):
+    """A snapshot: the state after the entry `last`, and that entry and the one before it, as the log keeps them."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERSION_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    BEFORE_LAST_FIELD_NUMBER: _builtins.int
+    LAST_FIELD_NUMBER: _builtins.int
+    version: _builtins.int
+    @_builtins.property
+    def state(self) -> Global___State: ...
+    @_builtins.property
+    def before_last(self) -> Global___SnapshotEntry: ...
+    @_builtins.property
+    def last(self) -> Global___SnapshotEntry: ...
+    def __init__(
+        self,
+        *,
+        version: _builtins.int = ...,
+        state: Global___State | None = ...,
+        before_last: Global___SnapshotEntry | None = ...,
+        last: Global___SnapshotEntry | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["before_last", b"before_last", "last", b"last", "state", b"state"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["before_last", b"before_last", "last", b"last", "state", b"state", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Snapshot: _TypeAlias = Snapshot  # noqa: Y015
+
+@_typing.final
+class SnapshotEntry(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COMMAND_FIELD_NUMBER: _builtins.int
+    INDEX_FIELD_NUMBER: _builtins.int
+    TERM_FIELD_NUMBER: _builtins.int
+    command: _builtins.bytes
+    index: _builtins.int
+    term: _builtins.int
+    def __init__(
+        self,
+        *,
+        command: _builtins.bytes = ...,
+        index: _builtins.int = ...,
+        term: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "index", b"index", "term", b"term"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SnapshotEntry: _TypeAlias = SnapshotEntry  # noqa: Y015

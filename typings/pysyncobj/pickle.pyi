@@ -1,0 +1,4 @@
+from typing import Any
+
+load: Any
+loads: Any
