@@ -25,6 +25,7 @@ log = structlog.get_logger()
 TICK_S = 0.01
 PROPOSAL_S = 2.0
 ANSWER_S = 1.0
+CLOSING_S = 0.05  # for connections that were accepted in the last moment to be closed as well
 
 REASONS = {
     FAIL_REASON.QUEUE_FULL: "too many proposals wait already",
@@ -67,6 +68,7 @@ class RaftConsensus:
     async def start(self, changed: Callable[[], None]) -> None:
         """Begin to talk and to tick. `changed` is called after each tick that changed the state."""
         self._changed = changed
+        self._tick()  # takes up the snapshot, before the first message is compared with the log
         await self._replica.transport.start()
         self._ticking = asyncio.get_running_loop().create_task(self._tick_for_ever())
 
@@ -76,6 +78,7 @@ class RaftConsensus:
             with suppress(asyncio.CancelledError):
                 await self._ticking
         self._replica.destroy()
+        await asyncio.sleep(CLOSING_S)
 
     def status(self) -> ConsensusStatus:
         """A leader that is remembered, but that no majority could follow any more, is none."""
@@ -124,6 +127,7 @@ class RaftConsensus:
     def _tick(self) -> None:
         self._tick_is_due = False
         try:
+            self._replica.barrier()  # after a sync that failed nothing more is applied
             self._replica.doTick(0)
         except DiskError as error:
             self._replica.step_down()

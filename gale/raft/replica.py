@@ -175,7 +175,9 @@ class Replica(SyncObj):
         if not self._snapshot.exists():
             return
         _, before_last, last = self._codec.decode_snapshot(self._snapshot.read_bytes())
-        if not clearJournal:
+        if clearJournal:
+            self._sync_snapshot()  # the journal is emptied next, and that is durable
+        else:
             held = self.journal[:]
             for position, entry in enumerate(held[:-1]):
                 if (entry, held[position + 1]) == (before_last, last):
@@ -196,11 +198,21 @@ class Replica(SyncObj):
         self.state, before_last, last = self._codec.decode_snapshot(Path(path).read_bytes())
         return last, before_last, ()
 
+    def _sync_snapshot(self) -> None:
+        for path, flags in ((self._snapshot, os.O_RDONLY), (self._snapshot.parent, os.O_RDONLY | os.O_DIRECTORY)):
+            descriptor = os.open(path, flags)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+
     def _check_snapshot(self) -> None:
         """Refuse to start on a damaged one: the log before it is gone, and an empty state must never vote."""
         try:
             if self._snapshot.exists():
-                self._codec.decode_snapshot(self._snapshot.read_bytes())
+                _, _, (_, _, term) = self._codec.decode_snapshot(self._snapshot.read_bytes())
+                if term > self.journal.getCurrentTerm():
+                    raise ValueError("it is newer than journal and meta beside it")
         except ValueError as error:
             self.journal._destroy()
             raise HostError(

@@ -82,6 +82,8 @@ class PeerTransport(Transport):
         self._codec = codec
         self._peers = {peer.id: Peer(peer) for peer in peers}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._open: set[asyncio.StreamWriter] = set()
+        self._closed = False
         self._accepted: dict[str, int] = {}
         self._server: asyncio.Server | None = None
         self._complained_s = 0.0
@@ -96,12 +98,12 @@ class PeerTransport(Transport):
                 self._keep(self._dial(address))
 
     def destroy(self) -> None:
-        """The library's word for stopping."""
+        """The library's word for stopping. What is aborted here is closed in the loop's next turns."""
+        self._closed = True
         for task in self._tasks:
             task.cancel()
-        for peer in self._peers.values():
-            if peer.writer:
-                peer.writer.transport.abort()
+        for writer in list(self._open):
+            writer.transport.abort()
         if self._server:
             self._server.close()
         self._listener.close()
@@ -133,7 +135,9 @@ class PeerTransport(Transport):
         source, _ = writer.get_extra_info("peername") or ("gone", 0)
         listed = {address.rpartition(":")[0] for address in self._peers}
         held = self._accepted.get(source, 0)
-        if source not in listed:
+        if self._closed:
+            writer.transport.abort()
+        elif source not in listed:
             self._refuse(writer, source, "its address is not in load_balancer_quorum.addresses")
         elif held >= CONNECTIONS_PER_SOURCE_MAX or sum(self._accepted.values()) >= CONNECTIONS_MAX:
             self._refuse(writer, source, "too many connections")
@@ -149,6 +153,7 @@ class PeerTransport(Transport):
         source, _ = writer.get_extra_info("peername") or ("gone", 0)
         pings: asyncio.Task[None] | None = None
         peer: Peer | None = None
+        self._open.add(writer)
         try:
             writer.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._write(writer, self._codec.encode_hello(self._me))
@@ -175,6 +180,7 @@ class PeerTransport(Transport):
             if peer and peer.writer is writer:
                 peer.writer = None
                 self._onNodeDisconnected(peer.node)
+            self._open.discard(writer)
 
     def _join(self, peer: Peer, writer: asyncio.StreamWriter) -> None:
         """The newest connection of a peer is the one that counts."""

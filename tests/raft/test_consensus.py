@@ -1,10 +1,11 @@
 """Three real replicas over PySyncObj on loopback: commit, failover, restart, and who is let in."""
 
 import asyncio
+import random
 import shutil
 import socket
 from collections.abc import AsyncIterator, Callable
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -21,11 +22,14 @@ SHARED = SharedConfig(HealthPolicy(1), (Service("default", 8080, 80),))
 
 
 def free_addresses(count: int) -> tuple[str, ...]:
-    with ExitStack() as stack:
-        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return tuple(f"127.0.0.1:{probe.getsockname()[1]}" for probe in probes)
+    """Below the ports that the kernel gives to connections: one of those could take the place of a stopped listener."""
+    found: list[str] = []
+    while len(found) < count:
+        with suppress(OSError), socket.socket() as probe:
+            port = random.randrange(20_000, 30_000)
+            probe.bind(("127.0.0.1", port))
+            found.append(f"127.0.0.1:{port}")
+    return tuple(found)
 
 
 class Trio:
@@ -190,6 +194,11 @@ async def test_a_damaged_snapshot_is_no_start(tmp_path: Path) -> None:
             (directory / "snapshot").write_bytes(damaged)
             with pytest.raises(HostError, match=r"damaged: .* move .* aside and start again"):
                 await cluster.start(address)
+        (directory / "snapshot").write_bytes(whole)
+        for name in ("journal", "meta"):
+            (directory / name).unlink()
+        with pytest.raises(HostError, match="newer than journal and meta"):
+            await cluster.start(address)
 
 
 async def test_a_load_balancer_that_lost_everything_is_filled_by_the_others(tmp_path: Path) -> None:

@@ -65,6 +65,12 @@ def test_one_sync_a_barrier_and_none_without_need(tmp_path: Path, monkeypatch: p
         journal.onOneSecondTimer()
         journal.onOneSecondTimer()
         assert made[5:] == ["open", "pwrite", "fsync", "rename", "fsync"], "meta, once"
+        journal.deleteEntriesFrom(5)
+        assert made[10:] == ["ftruncate", "fdatasync", "pwrite"]
+        journal.deleteEntriesFrom(5)
+        journal.deleteEntriesTo(0)
+        journal.barrier()
+        assert len(made) == 13
     journal._destroy()
 
 

@@ -146,6 +146,7 @@ def test_after_a_failed_sync_nothing_is_promised_until_a_restart(
         journal.barrier,
         journal.clear,
         lambda: journal.setRaftCommitIndex(6),
+        lambda: journal.setRaftCommitIndex(1),
         lambda: journal.add(b"", 7, 3),
         lambda: journal.setCurrentTerm(4, None),
     ]
