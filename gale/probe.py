@@ -55,12 +55,10 @@ class Prober:
 
     async def run(self) -> None:
         """Until cancelled; `changed` is replaced by a new event each time it is set."""
-        if self._probe is None:
-            await asyncio.Event().wait()
-            return
-        while True:
+        while self._probe is not None:
             self.weigh(await problem(self._probe, self._timeout_s))
             await asyncio.sleep(self._interval_s)
+        await asyncio.Event().wait()  # nothing to ask, for as long as the agent runs
 
     def weigh(self, what: str | None) -> None:
         """Take one probe's result."""

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from gale.config.reading import NAME_PATTERN, Duration, Name, Port, Table, read, refuse_unless
+from gale.config.reading import NAME_PATTERN, SERVICES_MAX, Duration, Name, Port, Table, read, refuse_unless
 from gale.core.probes import CommandProbe, HttpProbe, Probe, TcpProbe
 
 
@@ -26,7 +26,7 @@ class LoadBalancers(Table, frozen=True):
 class NodeEntry(Table, frozen=True):
     name: Name | None = None
     weight: Annotated[int, msgspec.Meta(ge=1, le=1_000)] = 1
-    services: Annotated[tuple[Name, ...], msgspec.Meta(max_length=64)] = ()
+    services: Annotated[tuple[Name, ...], msgspec.Meta(max_length=SERVICES_MAX)] = ()
 
 
 class Health(Table, frozen=True):

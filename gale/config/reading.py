@@ -24,6 +24,9 @@ class Address(str):
 Port = Annotated[int, msgspec.Meta(ge=1, le=65_535)]
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 Name = Annotated[str, msgspec.Meta(pattern=NAME_PATTERN)]
+SERVICES_MAX = 64
+"""Services that one node may name."""
+
 Interface = Annotated[str, msgspec.Meta(min_length=1, max_length=15)]
 
 

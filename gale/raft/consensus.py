@@ -18,7 +18,8 @@ from gale.core.outcome import Outcome
 from gale.core.state import ClusterState
 from gale.errors import ConsensusError, HostError
 from gale.ports import ConsensusStatus
-from gale.raft.replica import Codec, DiskError, Replica
+from gale.raft.journal import DiskError
+from gale.raft.replica import Codec, Replica
 
 log = structlog.get_logger()
 

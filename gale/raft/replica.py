@@ -30,8 +30,9 @@ from gale.core.outcome import Outcome, Rejected
 from gale.core.state import ClusterState
 from gale.errors import HostError
 from gale.raft import transport
-from gale.raft.journal import DiskError, Journal
-from gale.raft.rules import Entries, Entry, Message
+from gale.raft.journal import Journal
+from gale.raft.records import Entry
+from gale.raft.rules import Entries, Message
 
 log = structlog.get_logger()
 
@@ -67,9 +68,9 @@ class Replica(SyncObj):
         self._codec = codec
         self._snapshot = directory / "snapshot"
         self._woken = woken
-        self._check_snapshot()
         pysyncobj.syncobj.createJournal = lambda _: self.journal
         try:
+            self._check_snapshot()
             super().__init__(
                 Node(me),
                 [Node(address) for address in quorum if address != me],
@@ -178,10 +179,9 @@ class Replica(SyncObj):
         if clearJournal:
             self._sync_snapshot()  # the journal is emptied next, and that is durable
         else:
-            held = self.journal[:]
-            for position, entry in enumerate(held[:-1]):
-                if (entry, held[position + 1]) == (before_last, last):
-                    self.journal.deleteEntriesTo(position)
+            position = before_last[1] - self.journal[0][1]
+            if position > 0 and self.journal[position : position + 2] == [before_last, last]:
+                self.journal.deleteEntriesTo(position)
         super()._SyncObj__loadDumpFile(clearJournal)  # type: ignore[misc]
 
     # snapshots
@@ -214,7 +214,6 @@ class Replica(SyncObj):
                 if term > self.journal.getCurrentTerm():
                     raise ValueError("it is newer than journal and meta beside it")
         except ValueError as error:
-            self.journal._destroy()
             raise HostError(
                 f"{self._snapshot}: damaged: {error}; move {self._snapshot.parent} aside and start again,"
                 " the other load balancers will fill it"
@@ -229,6 +228,3 @@ def _guarded(ended: Callable[[Outcome | None, int], None]) -> Callable[[Outcome 
             log.exception("whoever proposed a command failed to take its outcome")
 
     return guard
-
-
-__all__ = ["Codec", "DiskError", "Replica"]

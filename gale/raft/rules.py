@@ -17,9 +17,9 @@ They stand between the wire and the library and change messages, never the libra
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from gale.raft.records import Entry
+
 Message = dict[str, Any]
-Entry = tuple[bytes, int, int]
-"""(command, index, term)"""
 
 
 class Entries(Protocol):

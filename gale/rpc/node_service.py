@@ -10,13 +10,13 @@ from urllib.parse import unquote
 import grpc
 
 import gale
+from gale.config.reading import NAME_PATTERN, SERVICES_MAX
 from gale.core.state import NodeInfo
 from gale.ports import NodeGate
 from gale.rpc.v1 import node_pb2 as pb
 from gale.rpc.v1 import node_pb2_grpc as services
 
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-MAX_SERVICES = 64
+NAME = re.compile(NAME_PATTERN)
 
 
 class NodeService(services.NodeServiceServicer):
@@ -67,9 +67,9 @@ def node_info(check: pb.Check, address: str) -> NodeInfo:
         raise ValueError(f"weight {check.weight}: 1 to 1000 is allowed")
     if not 1 <= check.reports_to <= 7:
         raise ValueError(f"reports_to {check.reports_to}: 1 to 7 load balancers are allowed")
-    if len(check.services) > MAX_SERVICES or not all(NAME.fullmatch(service) for service in check.services):
+    if len(check.services) > SERVICES_MAX or not all(NAME.fullmatch(service) for service in check.services):
         raise ValueError(
-            f"services: at most {MAX_SERVICES} names of letters, digits, dots, dashes and underscores are allowed"
+            f"services: at most {SERVICES_MAX} names of letters, digits, dots, dashes and underscores are allowed"
         )
     if check.condition not in (pb.CONDITION_SERVING, pb.CONDITION_NOT_SERVING, pb.CONDITION_GOODBYE):
         raise ValueError(f"condition {check.condition}: SERVING, NOT_SERVING or GOODBYE is allowed")

@@ -3,7 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from gale.raft.rules import Entry, Link, incoming_append, outgoing, takes_answer
+from gale.raft.records import Entry
+from gale.raft.rules import Link, incoming_append, outgoing, takes_answer
 
 
 @dataclass
