@@ -5,7 +5,7 @@ runs (gale/memory.py); none is ever patched.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from gale.core.commands import Command
@@ -27,13 +27,23 @@ class Clock(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ConsensusStatus:
-    """One load balancer's view of the agreement. Addresses are quorum entries, "IP:PORT"."""
+    """One load balancer's view of the agreement. Addresses are quorum entries, "IP:PORT".
+
+    learner  it takes the log and does not vote: it has lost what it once had, or is new, and is being filled
+    ignored  peer -> why nothing is exchanged with it: its configuration differs and that is enforced, or its list does
+    differs  peer -> what its configuration says differently, where that is only told
+    refused  connections to the Raft port that were turned away since the start
+    """
 
     leader: str | None
     term: int
     quorum: bool
     applied_index: int
     connected: frozenset[str]
+    learner: bool = False
+    ignored: Mapping[str, str] = field(default_factory=dict)
+    differs: Mapping[str, str] = field(default_factory=dict)
+    refused: int = 0
 
 
 class Consensus(Protocol):
