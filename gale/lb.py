@@ -18,6 +18,7 @@ from gale.clock import SystemClock
 from gale.config import LbConfig
 from gale.controller import Controller
 from gale.core.commands import Announce
+from gale.core.hello import Hello
 from gale.core.shared import SLOTS, Service
 from gale.dataplane.adapter import BpfDataplane
 from gale.dataplane.attach import detach
@@ -25,6 +26,9 @@ from gale.dataplane.links import interface_addresses
 from gale.dataplane.settings import DataplaneSettings, Listener
 from gale.errors import ConfigError, HostError
 from gale.raft.consensus import RaftConsensus
+from gale.raft.disk import Disk
+from gale.raft.refusals import Refusals
+from gale.raft.tcp import TcpStreams
 from gale.rpc.api_service import ManagementService
 from gale.rpc.log_codec import LogCodec
 from gale.rpc.node_service import NodeService
@@ -60,7 +64,11 @@ async def run(config: LbConfig) -> None:
                 slots=SLOTS,
             )
             dataplane = BpfDataplane(settings)
-            consensus = RaftConsensus(address, config.quorum, config.state_directory, LogCodec())
+            hello = Hello(address, tuple(sorted(config.quorum)), config.shared, config.enforces)
+            refusals = Refusals()
+            streams = TcpStreams(address, config.quorum, refusals)
+            stack.callback(streams.close)
+            consensus = RaftConsensus(hello, Disk(config.state_directory), LogCodec(), streams, SystemClock(), refusals)
             stack.push_async_callback(consensus.stop)
             me = Announce(
                 time_ms=0,
@@ -70,6 +78,7 @@ async def run(config: LbConfig) -> None:
                 shared=config.shared,
                 enforces=config.enforces,
                 leads=False,
+                members=tuple(sorted(config.quorum)),
             )
             controller = Controller(me, consensus, dataplane, SystemClock())
             add_NodeServiceServicer_to_server(NodeService(address, controller), nodes)

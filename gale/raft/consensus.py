@@ -3,29 +3,40 @@
 The library has no thread here: a tick follows every message that arrives and every proposal, and a timer ticks every
 10 ms for elections and heartbeats. All the library does by itself happens inside a tick, so after each one it is enough
 to compare the state with the one before to know that something was committed.
+
+One proposal of a load balancer is under way at a time, under a number that the state remembers (gale/core/once.py). So
+it can be handed in again and again, to whoever leads by then, until its outcome is known or its time is up, and takes
+effect once at most.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 
 import structlog
 from pysyncobj import FAIL_REASON
 
-from gale.core.commands import Command
-from gale.core.outcome import Outcome
+from gale.core.commands import Command, Origin, Proposal
+from gale.core.hello import Hello
+from gale.core.membership import check_members
+from gale.core.once import next_epoch
+from gale.core.outcome import Applied, Outcome, Repeated, Superseded
 from gale.core.state import ClusterState
-from gale.errors import ConsensusError, HostError
-from gale.ports import ConsensusStatus
-from gale.raft.journal import DiskError
+from gale.errors import ConfigError, ConsensusError
+from gale.ports import Clock, ConsensusStatus
+from gale.raft.disk import Disk, DiskError
+from gale.raft.refusals import Refusals
 from gale.raft.replica import Codec, Replica
+from gale.raft.streams import Streams
 
 log = structlog.get_logger()
 
 TICK_S = 0.01
 PROPOSAL_S = 2.0
+ATTEMPT_S = 0.5
+RETRY_S = 0.02
 ANSWER_S = 1.0
+HAND_OVER_S = 0.5
 CLOSING_S = 0.05  # for connections that were accepted in the last moment to be closed as well
 
 REASONS = {
@@ -40,22 +51,23 @@ REASONS = {
 
 
 class RaftConsensus:
-    """`me` and `quorum`: addresses "IP:PORT". Must be made, started and stopped inside a running loop."""
+    """`hello`: how this load balancer introduces itself. Must be made, started and stopped inside a running loop."""
 
-    def __init__(self, me: str, quorum: Sequence[str], directory: Path, codec: Codec) -> None:
-        self._me = me
+    def __init__(
+        self, hello: Hello, disk: Disk, codec: Codec, streams: Streams, clock: Clock, refusals: Refusals
+    ) -> None:
+        self._hello = hello
+        self._me = hello.address
+        self._clock = clock
         self._changed: Callable[[], None] = lambda: None
         self._tick_is_due = False
         self._failing = False
         self._ticking: asyncio.Task[None] | None = None
-        try:
-            directory.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise HostError(f"{directory}: cannot hold the log: {error.strerror}") from error
-        try:
-            self._replica = Replica(me, quorum, directory, codec, woken=self._tick_soon)
-        except OSError as error:
-            raise HostError(f"Raft cannot listen on {me}: {error.strerror}") from error
+        self._turn = asyncio.Lock()
+        self._epoch = 0
+        self._sequence = 0
+        self._why = ""  # the last attempt of the last proposal failed
+        self._replica = Replica(hello, disk, codec, streams, refusals, woken=self._tick_soon)
         self._told: ClusterState = self._replica.state
 
     @property
@@ -67,14 +79,23 @@ class RaftConsensus:
         return self._replica.isReady()
 
     async def start(self, changed: Callable[[], None]) -> None:
-        """Begin to talk and to tick. `changed` is called after each tick that changed the state."""
+        """Begin to talk and to tick; `changed` is called after each tick that changed the state. Raises ConfigError
+        when the configured list of load balancers cannot follow the one that is in force."""
         self._changed = changed
-        self._tick()  # takes up the snapshot, before the first message is compared with the log
+        self._tick()  # takes up what the disk says is committed
+        if reason := check_members(self.state.members, self._hello.members):
+            raise ConfigError(f"load_balancer_quorum.addresses: {reason}")
         await self._replica.transport.start()
         self._ticking = asyncio.get_running_loop().create_task(self._tick_for_ever())
 
     async def stop(self) -> None:
+        """Hand leadership over, if there is anybody to take it, and end."""
         if self._ticking:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(HAND_OVER_S):
+                    while self._replica.leads and self._replica.connected():
+                        self._replica.transferLeadership()
+                        await asyncio.sleep(TICK_S)
             self._ticking.cancel()
             with suppress(asyncio.CancelledError):
                 await self._ticking
@@ -83,36 +104,70 @@ class RaftConsensus:
 
     def status(self) -> ConsensusStatus:
         """A leader that is remembered, but that no majority could follow any more, is none."""
-        replica = self._replica
-        leads = replica._isLeader()
-        leader = self._me if leads else replica._getLeader()
-        quorum = leader is not None and replica.hasQuorum
-        heard = replica.answered_within(ANSWER_S) if leads else replica.connected()
+        replica, wire = self._replica, self._replica.transport
+        leader = replica.leader() if replica.hasQuorum else None
+        heard = replica.answered_within(ANSWER_S) if replica.leads else replica.connected()
         return ConsensusStatus(
-            leader=str(leader) if quorum else None,
+            leader=leader,
             term=replica.term,
-            quorum=quorum,
-            applied_index=replica.raftLastApplied,
+            quorum=leader is not None,
+            applied_index=replica.applied_index,
             connected=heard | {self._me},
+            learner=replica.learner,
+            ignored=dict(wire.ignored),
+            differs=dict(wire.differs),
+            refused=wire.refusals.count,
         )
 
     async def propose(self, command: Command) -> Outcome:
-        ended: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-
-        def end(outcome: Outcome | None, failure: int) -> None:
-            if ended.done():
-                return
-            if outcome is not None and failure == FAIL_REASON.SUCCESS:
-                ended.set_result(outcome)
-            else:
-                ended.set_exception(ConsensusError(f"not committed: {REASONS.get(failure, f'reason {failure}')}"))
-
-        self._replica.submit(command, end)
-        self._tick_soon()
         try:
-            return await asyncio.wait_for(ended, PROPOSAL_S)
+            async with asyncio.timeout(PROPOSAL_S):
+                async with self._turn:
+                    return await self._settle(command)
         except TimeoutError:
-            raise ConsensusError(f"not known to be committed: no answer within {PROPOSAL_S:g} s") from None
+            raise ConsensusError(f"not known to be committed within {PROPOSAL_S:g} s: {self._why}") from None
+
+    async def _settle(self, command: Command) -> Outcome:
+        """Hand it in until there is an outcome. Waits for ever; the time limit is the caller's."""
+        if not self._epoch:
+            self._begin_epoch()
+        while True:
+            self._sequence += 1
+            outcome = await self._insist(Proposal(Origin(self._me, self._epoch, self._sequence), command))
+            if not isinstance(outcome, Superseded):
+                return Applied() if isinstance(outcome, Repeated) else outcome
+            self._epoch = outcome.epoch  # the state was not level when this epoch began
+            self._begin_epoch()
+
+    def _begin_epoch(self) -> None:
+        self._epoch = max(self._epoch + 1, next_epoch(self.state, self._me, self._clock.wall_ms()))
+        self._sequence = 0
+
+    async def _insist(self, proposal: Proposal) -> Outcome:
+        """The same proposal again after every failure that another attempt may mend: all of them."""
+        ended: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        self._why = "no answer"
+        while True:
+            failed = asyncio.Event()
+
+            def end(outcome: Outcome | None, failure: int, failed: asyncio.Event = failed) -> None:
+                if outcome is not None and failure == FAIL_REASON.SUCCESS:
+                    if not ended.done():
+                        ended.set_result(outcome)
+                else:
+                    self._why = REASONS.get(failure, f"reason {failure}")
+                    failed.set()
+
+            self._replica.submit(proposal, end)
+            self._tick_soon()
+            failing = asyncio.ensure_future(failed.wait())
+            try:
+                await asyncio.wait((ended, failing), timeout=ATTEMPT_S, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                failing.cancel()
+            if ended.done():
+                return ended.result()
+            await asyncio.sleep(RETRY_S)
 
     async def _tick_for_ever(self) -> None:
         while True:
@@ -128,8 +183,7 @@ class RaftConsensus:
     def _tick(self) -> None:
         self._tick_is_due = False
         try:
-            self._replica.barrier()  # after a sync that failed nothing more is applied
-            self._replica.doTick(0)
+            self._replica.tick()
         except DiskError as error:
             self._replica.step_down()
             self._fail("the log cannot be written: this load balancer votes and leads no more, and forwards on", error)

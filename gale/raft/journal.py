@@ -15,24 +15,19 @@ entry is applied that it could undo. So:
 What the bytes mean, and what is believed of them after a crash, stands in records.py.
 
 When the disk fails (full, broken), the method raises DiskError and the journal is as it was before the call; `healthy`
-is False until the same file takes a write again, which is tried once a second. But after a sync that failed nothing is
-certain: Linux reports the error once and then takes the unwritten pages for clean, so a second sync would succeed
-and lie. From then on every method that promises something raises until the process is started again; the start
-rewrites in place what it read, so that what only the page cache had does reach the disk.
+is False until the same file takes a write again, which is tried once a second. After a sync that failed it is for good
+(disk.py); the next start rewrites in place what it read, so that what only the page cache had does reach the disk.
 """
 
-import fcntl
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
 from typing import overload
 
 import pysyncobj.journal
 import structlog
 
-from gale.errors import HostError
+from gale.raft.disk import Disk, DiskError
 from gale.raft.records import (
     SALT_BYTES,
     Entry,
@@ -50,117 +45,15 @@ log = structlog.get_logger()
 
 JOURNAL = "journal"
 META = "meta"
-LOCK = "lock"
-NAMES = "."
-
-
-class DiskError(HostError):
-    """The disk refused a write or a sync: nothing that hangs on it may be acknowledged."""
-
-
-class Disk:
-    """The system calls under one journal, in a directory held exclusively; a simulation brings its own.
-
-    Offsets and sizes are in bytes. Each method raises DiskError when the system refuses.
-    """
-
-    def __init__(self, directory: Path) -> None:
-        self._path = directory
-        self._files: dict[str, int] = {}
-        self._failing: set[str] = set()
-        self._lost = False
-        try:
-            with self._explained(LOCK):
-                self._files[NAMES] = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-                self._files[LOCK] = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-                fcntl.flock(self._files[LOCK], fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except DiskError as error:
-            self.close()
-            if isinstance(error.__cause__, BlockingIOError):
-                raise HostError(f"{directory}: in use by another process; is this load balancer running?") from error
-            raise
-
-    @property
-    def healthy(self) -> bool:
-        return not self._failing and not self._lost
-
-    def read(self, name: str) -> bytes | None:
-        """All of a file, which is open from here on; None if there is none. What a crash left aside is removed."""
-        with self._explained(name):
-            (self._path / f"{name}.new").unlink(missing_ok=True)
-            try:
-                self._files[name] = os.open(self._path / name, os.O_RDWR | os.O_CLOEXEC)
-            except FileNotFoundError:
-                return None
-            with open(self._files[name], "rb", closefd=False) as file:
-                return file.read()
-
-    def write(self, name: str, offset: int, content: bytes) -> None:
-        with self._explained(name):
-            _write(self._files[name], offset, content)
-            self._failing.discard(name)
-
-    def truncate(self, name: str, size: int) -> None:
-        with self._explained(name):
-            os.ftruncate(self._files[name], size)
-
-    def sync(self, name: str) -> None:
-        with self._explained(name, last=True):
-            os.fdatasync(self._files[name])
-
-    def replace(self, name: str, content: bytes) -> None:
-        """Put a whole new file in the place of `name`, on the disk when this returns."""
-        aside = self._path / f"{name}.new"
-        with self._explained(name):
-            descriptor = os.open(aside, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-            try:
-                _write(descriptor, 0, content)
-                os.fsync(descriptor)
-                os.rename(aside, self._path / name)
-            except OSError:
-                os.close(descriptor)
-                aside.unlink(missing_ok=True)
-                raise
-            self._failing.discard(name)
-        old = self._files.pop(name, None)
-        self._files[name] = descriptor
-        if old is not None:
-            os.close(old)
-        self.sync_names()
-
-    def sync_names(self) -> None:
-        """After this, files created and renamed in the directory keep their names."""
-        with self._explained(NAMES, last=True):
-            os.fsync(self._files[NAMES])
-
-    def demand_trust(self) -> None:
-        """Raise if a sync has failed before."""
-        if self._lost:
-            raise DiskError(f"{self._path}: a sync failed; mend the disk and start this load balancer again")
-
-    def close(self) -> None:
-        while self._files:
-            os.close(self._files.popitem()[1])
-
-    @contextmanager
-    def _explained(self, name: str, *, last: bool = False) -> Iterator[None]:
-        """Turn the system's errors into DiskError. `last`: nothing is certain after this one."""
-        self.demand_trust()
-        try:
-            yield
-        except OSError as error:
-            self._failing.add(name)
-            self._lost = last
-            raise DiskError(f"{self._path / name}: {error.strerror}; nothing is acknowledged meanwhile") from error
 
 
 class Journal(pysyncobj.journal.Journal):
-    """The library's journal (its method names are the library's) in `directory`, which must exist.
+    """The library's journal (its method names are the library's) on a disk that it owns and closes.
 
-    Raises HostError if another process holds the directory, if what is in it is damaged, or if it cannot be read.
+    Raises HostError if what is there is damaged, or cannot be read.
     """
 
-    def __init__(self, directory: Path, disk: Disk | None = None) -> None:
+    def __init__(self, disk: Disk) -> None:
         self._entries: list[Entry] = []
         self._offsets: list[int] = []  # where each entry's record begins
         self._salt = b""
@@ -170,9 +63,9 @@ class Journal(pysyncobj.journal.Journal):
         self._dirty = False
         self._closed = False
         self._meta = self._stored = Meta()  # as it shall be, as it is on the disk
-        self._disk = disk or Disk(directory)
+        self._disk = disk
         try:
-            self._recover(directory)
+            self._recover()
         except BaseException:
             self._disk.close()
             raise
@@ -253,6 +146,16 @@ class Journal(pysyncobj.journal.Journal):
     def getVotedForNodeId(self) -> str | None:
         return self._meta.vote
 
+    @property
+    def learner(self) -> bool:
+        """Whether this replica takes the log without voting; so it begins, and so it is after a loss."""
+        return self._meta.learner
+
+    def set_learner(self, learner: bool) -> None:
+        """On the disk when this returns."""
+        self._meta = replace(self._meta, learner=learner)
+        self._store_meta()
+
     def onOneSecondTimer(self) -> None:
         """Store the commit index, and try a disk that failed. Does not raise: neither is anyone's answer."""
         ailing = not self.healthy
@@ -272,12 +175,13 @@ class Journal(pysyncobj.journal.Journal):
                     self._store_meta()
             self._disk.close()
 
-    def _recover(self, directory: Path) -> None:
+    def _recover(self) -> None:
+        directory = self._disk.path
         content, meta = self._disk.read(JOURNAL), self._disk.read(META)
         if meta is not None:
             self._meta = self._stored = decode_meta(meta, directory / META)
         if content:
-            self._load(content, directory / JOURNAL)
+            self._load(content)
         elif meta is None:
             self._rewrite([])
         else:
@@ -286,7 +190,8 @@ class Journal(pysyncobj.journal.Journal):
             raise damaged(directory / META, "missing, or older than the journal: this load balancer might vote twice")
         self._meta = replace(self._meta, commit=self.getRaftCommitIndex())
 
-    def _load(self, content: bytes, file: Path) -> None:
+    def _load(self, content: bytes) -> None:
+        file = self._disk.path / JOURNAL
         found = recover(content, file)
         if found.end < len(content):
             log.warning(
@@ -335,10 +240,3 @@ class Journal(pysyncobj.journal.Journal):
     def _store_meta(self) -> None:
         self._disk.replace(META, encode_meta(self._meta))
         self._stored = self._meta
-
-
-def _write(descriptor: int, offset: int, content: bytes) -> None:
-    rest = memoryview(content)
-    while rest:
-        written = os.pwrite(descriptor, rest, offset)
-        rest, offset = rest[written:], offset + written

@@ -3,7 +3,8 @@
     journal  header, record, record, ...
     header   magic and version (8 bytes), salt (4 bytes), CRC of the two
     record   salt (4 bytes), CRC of what follows, command's length, index, term, synced, command
-    meta     magic and version (8 bytes), CRC of what follows, term, commit index, has voted (1 byte), vote (UTF-8)
+    meta     magic and version (8 bytes), CRC of what follows, term, commit index, learner (1 byte), has voted (1 byte),
+             vote (UTF-8)
 
 Integers are little-endian; lengths and CRC-32s have 4 bytes, indices, terms and offsets 8. A record of index 0 is a
 mark: it holds no entry, only `synced`. The salt is drawn anew for each file, so nothing else that lies about on the
@@ -31,13 +32,13 @@ Entry = tuple[bytes, int, int]
 """Command, index, term: as the library has it."""
 
 JOURNAL_MAGIC = b"galejnl\x01"
-META_MAGIC = b"galemet\x01"
+META_MAGIC = b"galemet\x02"
 SALT_BYTES = 4
 HEADER = struct.Struct(f"<8s{SALT_BYTES}sI")
 RECORD = struct.Struct(f"<{SALT_BYTES}sIIQQQ")
 COVERED = struct.Struct("<IQQQ")
 META = struct.Struct("<8sI")
-META_COVERED = struct.Struct("<QQ?")
+META_COVERED = struct.Struct("<QQ??")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,14 +53,18 @@ class Recovered:
 
 @dataclass(frozen=True, slots=True)
 class Meta:
+    """`learner`: it takes the log and does not vote, as every replica that has nothing yet."""
+
     term: int = 0
     vote: str | None = None
     commit: int = 1
+    learner: bool = True
 
 
 def damaged(file: Path, why: str) -> HostError:
     return HostError(
-        f"{file}: {why}; stop this load balancer, move {file.parent} aside and start it: it is filled from the others"
+        f"{file}: {why}; stop this load balancer, move {file.parent} aside and start it: it is filled from the others,"
+        " and votes again once it is"
     )
 
 
@@ -133,7 +138,8 @@ def _vouched(content: bytes, bad: int, salt: bytes) -> bool:
 
 
 def encode_meta(meta: Meta) -> bytes:
-    covered = META_COVERED.pack(meta.term, meta.commit, meta.vote is not None) + (meta.vote or "").encode()
+    numbers = META_COVERED.pack(meta.term, meta.commit, meta.learner, meta.vote is not None)
+    covered = numbers + (meta.vote or "").encode()
     return META.pack(META_MAGIC, crc32(covered)) + covered
 
 
@@ -142,5 +148,5 @@ def decode_meta(content: bytes, file: Path) -> Meta:
     covered = content[META.size :]
     if content[: META.size] != META.pack(META_MAGIC, crc32(covered)) or len(covered) < META_COVERED.size:
         raise damaged(file, "damaged, or not of this version: this load balancer might vote twice")
-    term, commit, voted = META_COVERED.unpack_from(covered)
-    return Meta(term, covered[META_COVERED.size :].decode() if voted else None, commit)
+    term, commit, learner, voted = META_COVERED.unpack_from(covered)
+    return Meta(term, covered[META_COVERED.size :].decode() if voted else None, commit, learner)

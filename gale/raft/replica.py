@@ -7,14 +7,18 @@ pinned and `test_the_names_we_rely_on_exist` watches them. What it does by itsel
 - it retries a command that raises for ever, on every replica: `apply` is total, and what still raises is skipped;
 - a caller's callback that raises makes it apply twice: callbacks are guarded;
 - it throws away a journal that begins before its snapshot, which is how a crash between the two leaves them: the
-  journal is brought in line first, so that acknowledged entries behind the snapshot stay.
+  journal is brought in line instead, so that acknowledged entries behind the snapshot stay;
+- whoever hears no leader raises its term, and deposes one that is well: here it asks first (election.py);
+- a replica without its log votes as if nothing had ever been: here it is a learner, until it has what the leader has.
+
+About the learner. What it acknowledged before its loss it does not know any more, so with its vote a leader could be
+elected that lacks a committed entry. It votes again once its log holds an entry of the leader's own term that is
+committed: everything that was ever committed stands before that one. Only when a majority of load balancers have
+nothing, and never had, is there nothing to lose, and they begin.
 """
 
 import functools
-import os
-import time
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable
 from typing import NoReturn, Protocol
 
 import pysyncobj.journal
@@ -25,29 +29,34 @@ from pysyncobj import SyncObj, SyncObjConf
 from pysyncobj.node import Node
 
 from gale.core.apply import apply
-from gale.core.commands import Command
+from gale.core.commands import Proposal
+from gale.core.hello import Hello
+from gale.core.membership import agreed
 from gale.core.outcome import Outcome, Rejected
 from gale.core.state import ClusterState
 from gale.errors import HostError
-from gale.raft import transport
+from gale.raft import snapshots, transport
+from gale.raft.disk import Disk
+from gale.raft.election import Standing, would_vote
 from gale.raft.journal import Journal
-from gale.raft.records import Entry
-from gale.raft.rules import Entries, Message
+from gale.raft.refusals import Refusals
+from gale.raft.rules import Entries, Message, term_at
+from gale.raft.streams import Streams
 
 log = structlog.get_logger()
 
 ELECTION_MIN_S = 0.3
 ELECTION_MAX_S = 0.6
+HEARD_S = 0.25
+"""A leader that was heard within this is well; its heartbeats come five times as often."""
 COMMAND = 0  # the library's kind byte of an entry that carries a command
 
 
-class Codec(transport.Codec, Protocol):
+class Codec(transport.Codec, snapshots.Codec, Protocol):
     """Everything a replica writes and reads, as bytes; decoders raise ValueError."""
 
-    def encode_command(self, command: Command) -> bytes: ...
-    def decode_command(self, payload: bytes) -> Command: ...
-    def encode_snapshot(self, state: ClusterState, before_last: Entry, last: Entry) -> bytes: ...
-    def decode_snapshot(self, packed: bytes) -> tuple[ClusterState, Entry, Entry]: ...
+    def encode_command(self, proposal: Proposal) -> bytes: ...
+    def decode_command(self, payload: bytes) -> Proposal: ...
 
 
 def _refuse_to_unpickle(*_: object, **__: object) -> NoReturn:
@@ -58,22 +67,32 @@ pysyncobj.pickle.loads = pysyncobj.pickle.load = pysyncobj.journal.loads = _refu
 
 
 class Replica(SyncObj):
-    """`me` and `quorum`: addresses "IP:PORT". `woken` is called when a message arrived and a tick should follow."""
+    """`woken` is called when a message arrived and a tick should follow. Raises HostError for what cannot be mended."""
 
     def __init__(
-        self, me: str, quorum: Sequence[str], directory: Path, codec: Codec, woken: Callable[[], None]
+        self,
+        hello: Hello,
+        disk: Disk,
+        codec: Codec,
+        streams: Streams,
+        refusals: Refusals,
+        woken: Callable[[], None],
     ) -> None:
         self.state = ClusterState()
-        self.journal = Journal(directory)
+        self.journal = Journal(disk)
         self._codec = codec
-        self._snapshot = directory / "snapshot"
         self._woken = woken
+        self._snapshots = snapshots.Snapshots(disk, codec, self)
+        self._members = hello.members
+        self._canvassed: set[str] = set()  # who would vote for this one in the term after this
+        self._may_stand = False
+        self._heard: tuple[Node, float] | None = None  # the leader, and when
         pysyncobj.syncobj.createJournal = lambda _: self.journal
         try:
-            self._check_snapshot()
+            self._recover(disk)
             super().__init__(
-                Node(me),
-                [Node(address) for address in quorum if address != me],
+                Node(hello.address),
+                [Node(address) for address in hello.members if address != hello.address],
                 SyncObjConf(
                     autoTick=False,
                     appendEntriesUseBatch=False,
@@ -86,17 +105,38 @@ class Replica(SyncObj):
                     raftMaxTimeout=ELECTION_MAX_S,
                     leaderFallbackTimeout=ELECTION_MAX_S,
                     connectionTimeout=3600.0,  # of the library's own transport, which is not used
-                    journalFile=str(directory / "journal"),
-                    fullDumpFile=str(self._snapshot),
-                    serializer=self._write_snapshot,
-                    deserializer=self._read_snapshot,
                 ),
                 nodeClass=Node,
-                transportClass=functools.partial(transport.PeerTransport, codec=codec),
+                transportClass=functools.partial(
+                    transport.PeerTransport, hello=hello, codec=codec, streams=streams, refusals=refusals
+                ),
             )
+            self._SyncObj__serializer = self._snapshots
+            if self._snapshots.loaded:
+                self._SyncObj__loadDumpFile(clearJournal=False)
         except BaseException:
             self.journal._destroy()
             raise
+
+    def _recover(self, disk: Disk) -> None:
+        """Find out what there is. A log whose beginning is lost is no log: the others have one."""
+        if len(self._members) == 1 and self.journal.learner:
+            self.journal.set_learner(False)
+        lost = ""
+        try:
+            self._snapshots.load()
+        except ValueError as error:
+            lost = f"{disk.path / snapshots.SNAPSHOT}: damaged: {error}"
+        if not lost and not self._snapshots.loaded and len(self.journal) and self.journal[0][1] > 1:
+            lost = f"{disk.path / snapshots.SNAPSHOT}: missing, and the log begins behind it"
+        if not lost:
+            return
+        if len(self._members) == 1:
+            raise HostError(f"{lost}; there is no other load balancer to fill this one: bring back a copy of the file")
+        log.error("this load balancer has lost its log: it does not vote until the others have filled it", reason=lost)
+        self.journal.set_learner(True)
+        self._snapshots.put_aside()
+        self.journal.clear()
 
     # for the consensus
 
@@ -105,13 +145,26 @@ class Replica(SyncObj):
         found: transport.PeerTransport = self._SyncObj__transport  # type: ignore[attr-defined]
         return found
 
-    def submit(self, command: Command, ended: Callable[[Outcome | None, int], None]) -> None:
+    def tick(self) -> None:
+        """Raises DiskError; after a sync that failed nothing more is applied."""
+        self.journal.barrier()
+        self._begin_together()
+        self._ask_before_standing()
+        self.doTick(0)
+
+    def submit(self, proposal: Proposal, ended: Callable[[Outcome | None, int], None]) -> None:
         """Append a command. `ended` gets its outcome, or None, and the library's reason, 0 for success."""
-        self._applyCommand(self._codec.encode_command(command), _guarded(ended), COMMAND)
+        self._applyCommand(self._codec.encode_command(proposal), _guarded(ended), COMMAND)
+
+    def leader(self) -> str | None:
+        """The one that is followed: heard of late, or itself."""
+        if self._isLeader():
+            return str(self.selfNode.id)
+        return str(self._heard[0].id) if self._heard and self._hears_leader(ELECTION_MAX_S) else None
 
     def answered_within(self, seconds: float) -> frozenset[str]:
         """On the leader: the peers whose last answer is no older."""
-        now_s = time.monotonic()
+        now_s = _now_s()
         answers: dict[Node, float] = self._SyncObj__lastResponseTime  # type: ignore[attr-defined]
         return frozenset(peer.id for peer, at_s in answers.items() if now_s - at_s <= seconds)
 
@@ -123,9 +176,55 @@ class Replica(SyncObj):
         """Lead no more: the others elect somebody. Used when the disk does not take what leading writes."""
         if self._isLeader():
             self._SyncObj__setState(0)  # type: ignore[attr-defined]  # follower
-            self._SyncObj__raftLeader = None
+            self._follow_nobody()
 
-    # transport.Owner
+    # elections
+
+    def _begin_together(self) -> None:
+        """A learner votes, and stands, when a majority of load balancers have nothing and never had."""
+        if self.fresh and 2 * (1 + self.transport.fresh_peers) > len(self._members):
+            self.journal.set_learner(False)
+            log.info("this load balancer begins a new log", members=len(self._members))
+
+    def _ask_before_standing(self) -> None:
+        """Where the library would raise its term and stand, ask first, and let it when a majority would vote."""
+        now_s = _now_s()
+        if len(self._members) == 1 or self._isLeader() or self._SyncObj__raftElectionDeadline >= now_s:
+            return
+        if self.journal.learner or not self.journal.healthy:
+            self._put_off()
+        elif self._may_stand or self._SyncObj__transferInProgress:  # type: ignore[attr-defined]
+            self._may_stand = False
+        else:
+            self._put_off()
+            self._follow_nobody()
+            self._canvassed = {self.selfNode.id}
+            question = {"type": "canvass", **self._standing_fields()}
+            for peer in sorted(self.otherNodes, key=lambda peer: str(peer.id)):
+                self.transport.send(peer, question)
+
+    def _put_off(self) -> None:
+        timeout_s = self._SyncObj__generateRaftTimeout()  # type: ignore[attr-defined]
+        self._SyncObj__raftElectionDeadline = _now_s() + timeout_s
+
+    def _follow_nobody(self) -> None:
+        self._heard = None
+        if self._getLeader() is not None:
+            self._SyncObj__raftLeader = None
+            self._SyncObj__onLeaderChanged()  # type: ignore[attr-defined]
+
+    def _hears_leader(self, within_s: float) -> bool:
+        if self._isLeader():
+            return True
+        if self._heard is None or not self.isNodeConnected(self._heard[0]):
+            return False
+        return _now_s() - self._heard[1] <= within_s
+
+    def _standing_fields(self) -> Message:
+        _, index, term = self.journal[-1]
+        return {"term": self.term, "last_log_term": term, "last_log_index": index}
+
+    # transport.Owner, snapshots.Owner
 
     @property
     def entries(self) -> Entries:
@@ -140,11 +239,37 @@ class Replica(SyncObj):
         return self.raftCommitIndex
 
     @property
+    def applied_index(self) -> int:
+        return self.raftLastApplied
+
+    @property
     def leads(self) -> bool:
         return self._isLeader()
 
+    @property
+    def learner(self) -> bool:
+        return self.journal.learner
+
+    @property
+    def fresh(self) -> bool:
+        return self.journal.learner and self.journal[-1][1] == 1
+
     def barrier(self) -> None:
         self.journal.barrier()
+
+    def take_append(self, node: Node, message: Message, deliver: Callable[[Node, Message], None]) -> None:
+        if message["term"] >= self.term:
+            self._heard = (node, _now_s())
+            self._may_stand = False
+        deliver(node, message)
+        if self.learner and message["term"] == self.term and self._has_all(message):
+            self.journal.set_learner(False)
+            log.info("this load balancer has been filled: it votes", index=self.journal[-1][1])
+
+    def _has_all(self, message: Message) -> bool:
+        """The log holds a committed entry of the leader's own term, and so all that was ever committed before it."""
+        found = term_at(self, min(message["commit_index"], self.commit_index))
+        return found is not None and found == self.term
 
     def take_answer(self, node: Node, message: Message, deliver: Callable[[Node, Message], None]) -> None:
         indexes: dict[Node, int] = self._SyncObj__raftNextIndex  # type: ignore[attr-defined]
@@ -152,6 +277,22 @@ class Replica(SyncObj):
         deliver(node, message)
         if message["success"]:
             indexes[node] = max(before, indexes.get(node, 0))
+
+    def take_canvass(self, node: Node, message: Message) -> Message | None:
+        if message["type"] == "canvass":
+            candidate = Standing(message["term"], message["last_log_term"], message["last_log_index"])
+            mine = Standing(**self._standing_fields(), hears_leader=self._hears_leader(HEARD_S))
+            yes = would_vote(candidate, mine) and not self.learner
+            return {"type": "canvass_answer", "yes": yes, "term": self.term, "asked_term": message["term"]}
+        if message["term"] > self.term:
+            self._SyncObj__setCurrentTerm(message["term"], None)  # type: ignore[attr-defined]
+            self._SyncObj__setState(0)  # type: ignore[attr-defined]  # follower
+        if message["yes"] and message["asked_term"] == self.term and not self._hears_leader(HEARD_S):
+            self._canvassed.add(node.id)
+            if agreed(self._canvassed, self.state.members, self._members):
+                self._may_stand = True
+                self._SyncObj__raftElectionDeadline = 0.0
+        return None
 
     def wake(self) -> None:
         self._woken()
@@ -172,52 +313,27 @@ class Replica(SyncObj):
         """Membership is the configured list; entries never change it."""
 
     def _SyncObj__loadDumpFile(self, clearJournal: bool) -> None:
-        """At the start, and when a snapshot came from the leader (`clearJournal`), whose damage raises ValueError."""
-        if not self._snapshot.exists():
+        """Begin at a snapshot: at the start, and when one came from the leader (`clearJournal`)."""
+        if self._snapshots.loaded is None:
             return
-        _, before_last, last = self._codec.decode_snapshot(self._snapshot.read_bytes())
-        if clearJournal:
-            self._sync_snapshot()  # the journal is emptied next, and that is durable
-        else:
-            position = before_last[1] - self.journal[0][1]
-            if position > 0 and self.journal[position : position + 2] == [before_last, last]:
-                self.journal.deleteEntriesTo(position)
-        super()._SyncObj__loadDumpFile(clearJournal)  # type: ignore[misc]
+        state, before_last, last = self._snapshots.loaded
+        position = before_last[1] - self.journal[0][1]
+        if clearJournal or position < 0 or self.journal[position : position + 2] != [before_last, last]:
+            self.journal.clear()
+            self.journal.add(*before_last)
+            self.journal.add(*last)
+        elif position > 0:
+            self.journal.deleteEntriesTo(position)
+        self.state = state
+        self._SyncObj__raftLastApplied = last[1]
+        commit_index = max(last[1], min(self.raftCommitIndex, self.journal[-1][1]))
+        self._SyncObj__raftCommitIndex = commit_index
+        self.journal.setRaftCommitIndex(commit_index)
 
-    # snapshots
 
-    def _write_snapshot(self, path: str, entries: tuple[Entry, Entry, object]) -> None:
-        """`entries`: the last applied one, the one before it, and the members, which are not ours to keep."""
-        last, before_last, _ = entries
-        with open(path, "wb") as file:
-            file.write(self._codec.encode_snapshot(self.state, before_last, last))
-            file.flush()
-            os.fsync(file.fileno())
-
-    def _read_snapshot(self, path: str) -> tuple[Entry, Entry, tuple[()]]:
-        self.state, before_last, last = self._codec.decode_snapshot(Path(path).read_bytes())
-        return last, before_last, ()
-
-    def _sync_snapshot(self) -> None:
-        for path, flags in ((self._snapshot, os.O_RDONLY), (self._snapshot.parent, os.O_RDONLY | os.O_DIRECTORY)):
-            descriptor = os.open(path, flags)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
-
-    def _check_snapshot(self) -> None:
-        """Refuse to start on a damaged one: the log before it is gone, and an empty state must never vote."""
-        try:
-            if self._snapshot.exists():
-                _, _, (_, _, term) = self._codec.decode_snapshot(self._snapshot.read_bytes())
-                if term > self.journal.getCurrentTerm():
-                    raise ValueError("it is newer than journal and meta beside it")
-        except ValueError as error:
-            raise HostError(
-                f"{self._snapshot}: damaged: {error}; move {self._snapshot.parent} aside and start again,"
-                " the other load balancers will fill it"
-            ) from error
+def _now_s() -> float:
+    """The library's clock, which a simulation replaces."""
+    return pysyncobj.syncobj.monotonicTime()
 
 
 def _guarded(ended: Callable[[Outcome | None, int], None]) -> Callable[[Outcome | None, int], None]:

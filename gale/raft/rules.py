@@ -70,10 +70,10 @@ def incoming_append(message: Message, link: Link, log: Log) -> tuple[Message, Me
     previous = message.get("prevLogIdx")
     if previous is None:
         return {**message, "commit_index": min(message["commit_index"], log.commit_index)}, None
-    if message["term"] < log.term or _term_at(log, previous) != message["prevLogTerm"]:
+    if message["term"] < log.term or term_at(log, previous) != message["prevLogTerm"]:
         return message, None  # stale, or the library backs off
     entries, known = message["entries"], 0
-    while known < len(entries) and _term_at(log, entries[known][1]) == entries[known][2]:
+    while known < len(entries) and term_at(log, entries[known][1]) == entries[known][2]:
         known += 1
     matched = previous + known
     if known == len(entries) and matched < log.entries[-1][1]:
@@ -101,7 +101,7 @@ def takes_answer(message: Message, link: Link, log: Log) -> bool:
     return True
 
 
-def _term_at(log: Log, index: int) -> int | None:
+def term_at(log: Log, index: int) -> int | None:
     """The term of an entry of our log; None when it is not there."""
     first = log.entries[0][1]
     return log.entries[index - first][2] if first <= index <= log.entries[-1][1] else None

@@ -1,41 +1,43 @@
-"""The wire between load balancers: one TCP connection per pair, frames with a length before them, nothing unpickled.
+"""The wire between load balancers: one connection per pair, frames with a length before them, nothing unpickled.
 
-The load balancer with the greater address dials; both sides say who they are in their first frame. Bounds come before
-trust: a connection from an address that is not listed is closed unread, a frame's length is checked before its body is
-read, the first frame must come soon, and a peer that is silent for a second (alive ones ping ten times as often) is
-dropped and dialled again. What breaks the form ends the connection and is counted; the log says so once a second at
-most, because strangers can cause it.
+The load balancer with the greater address dials; both sides say hello in their first frame, and both judge the other's
+by the same rule (gale/core/hello.py): who has another configuration, where a single one is enforced, or another list of
+load balancers, is ignored before a word of Raft. Bounds come before trust: a frame's length is checked before its body
+is read, the first frame must come soon, and a peer that is silent for a second (alive ones ping ten times as often) is
+dropped and dialled again. What breaks the form ends the connection and is counted.
 
-Between here and the library stand the four rules of rules.py.
+Between here and the library stand the four rules of rules.py, and the vote before the vote of election.py.
 """
 
 import asyncio
-import socket
 import struct
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import structlog
 from pysyncobj.node import Node
 from pysyncobj.transport import Transport
 
-from gale.raft.journal import DiskError
+from gale.core.hello import Hello, judge
+from gale.raft.disk import DiskError
+from gale.raft.refusals import Refusals
 from gale.raft.rules import Link, Log, Message, incoming_append, outgoing, takes_answer
+from gale.raft.streams import Stream, Streams
 
 log = structlog.get_logger()
 
 FRAME_MAX = 4 << 20
+HELLO_MAX = 64 << 10
 UNSENT_MAX = 32 << 20
-CONNECT_S = 0.5
-RETRY_S = 0.2
+RETRY_S = 0.1
+IGNORED_RETRY_S = 1.0
+LINGER_S = 0.1  # so that a peer which is ignored has read our hello, and knows why
 HELLO_S = 1.0
 SILENCE_S = 1.0
 PING_S = 0.1
 TERM_JUMP_MAX = 10_000
-CONNECTIONS_MAX = 64
-CONNECTIONS_PER_SOURCE_MAX = 4
 
 LENGTH = struct.Struct(">I")
 
@@ -43,8 +45,8 @@ LENGTH = struct.Struct(">I")
 class Codec(Protocol):
     """gale/rpc/raft_codec.py; every decoder raises ValueError for what is out of form."""
 
-    def encode_hello(self, address: str) -> bytes: ...
-    def decode_hello(self, frame: bytes) -> str: ...
+    def encode_hello(self, hello: Hello) -> bytes: ...
+    def decode_hello(self, frame: bytes) -> Hello: ...
     def encode(self, message: Message) -> bytes: ...
     def decode(self, frame: bytes) -> Message: ...
 
@@ -52,12 +54,30 @@ class Codec(Protocol):
 class Owner(Log, Protocol):
     """The replica, as its transport knows it."""
 
+    @property
+    def learner(self) -> bool:
+        """It takes the log and does not vote."""
+        ...
+
+    @property
+    def fresh(self) -> bool:
+        """It has no log and never had one."""
+        ...
+
     def barrier(self) -> None:
         """Return once everything that a message may promise is on disk. Raises DiskError."""
         ...
 
+    def take_append(self, node: Node, message: Message, deliver: Callable[[Node, Message], None]) -> None:
+        """Deliver an append, and note that its sender leads."""
+        ...
+
     def take_answer(self, node: Node, message: Message, deliver: Callable[[Node, Message], None]) -> None:
         """Deliver an answer to an append without moving the peer's next index backwards."""
+        ...
+
+    def take_canvass(self, node: Node, message: Message) -> Message | None:
+        """Take a question before an election, and give the answer; or take an answer."""
         ...
 
     def wake(self) -> None:
@@ -65,129 +85,144 @@ class Owner(Log, Protocol):
         ...
 
 
+class _IgnoredError(Exception):
+    """The peer is who it says and nothing is exchanged with it."""
+
+
 @dataclass(slots=True)
 class Peer:
     node: Node
-    writer: asyncio.StreamWriter | None = None
+    stream: Stream | None = None
+    hello: Hello | None = None
     link: Link = field(default_factory=Link)
 
 
 class PeerTransport(Transport):
-    """`me` and the peers are quorum addresses, "IP:PORT". Listens from construction on, runs from `start` on."""
+    """`peers`: the other members. Runs from `start` on."""
 
-    def __init__(self, owner: Owner, me: Node, peers: Iterable[Node], *, codec: Codec) -> None:
+    def __init__(
+        self,
+        owner: Owner,
+        me: Node,
+        peers: Iterable[Node],
+        *,
+        hello: Hello,
+        codec: Codec,
+        streams: Streams,
+        refusals: Refusals,
+    ) -> None:
         super().__init__(owner, me, peers)
         self._owner = owner
         self._me: str = me.id
+        self._hello = hello
         self._codec = codec
-        self._peers = {peer.id: Peer(peer) for peer in peers}
+        self._streams = streams
+        self._peers = {peer.id: Peer(peer) for peer in sorted(peers, key=lambda peer: str(peer.id))}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._open: set[asyncio.StreamWriter] = set()
-        self._closed = False
-        self._accepted: dict[str, int] = {}
-        self._server: asyncio.Server | None = None
-        self._complained_s = 0.0
-        self.violations = 0
-        ip, _, port = self._me.rpartition(":")
-        self._listener = socket.create_server((ip, int(port)), backlog=128)
+        self.refusals = refusals
+        self.ignored: dict[str, str] = {}
+        self.differs: dict[str, str] = {}
 
     async def start(self) -> None:
-        self._server = await asyncio.start_server(self._accept, sock=self._listener, limit=FRAME_MAX)
+        await self._streams.serve(self._converse)
         for address in self._peers:
             if self._me > address:
                 self._keep(self._dial(address))
 
     def destroy(self) -> None:
-        """The library's word for stopping. What is aborted here is closed in the loop's next turns."""
-        self._closed = True
+        """The library's word for stopping."""
         for task in self._tasks:
             task.cancel()
-        for writer in list(self._open):
-            writer.transport.abort()
-        if self._server:
-            self._server.close()
-        self._listener.close()
+        self._streams.close()
+
+    @property
+    def fresh_peers(self) -> int:
+        """Connected ones that have no log and never had one."""
+        return sum(1 for peer in self._peers.values() if peer.stream and peer.hello and peer.hello.fresh)
 
     def send(self, node: Node, message: Message) -> bool:
         """Called by the library. What must be on disk is, before the message leaves."""
         peer = self._peers.get(node.id)
-        if peer is None or peer.writer is None:
+        if peer is None or peer.stream is None:
             return False
-        if peer.writer.transport.get_write_buffer_size() > UNSENT_MAX:
-            peer.writer.transport.abort()
+        if peer.stream.unsent > UNSENT_MAX:
+            peer.stream.abort()
             return False
         self._owner.barrier()
-        self._write(peer.writer, self._codec.encode(outgoing(message, peer.link, self._owner)))
+        _write(peer.stream, self._codec.encode(outgoing(message, peer.link, self._owner)))
         return True
 
     async def _dial(self, address: str) -> None:
         """Keep one connection to a peer for as long as the transport runs."""
-        ip, _, port = address.rpartition(":")
-        mine = self._me.rpartition(":")[0]
         while True:
             with suppress(OSError, TimeoutError):
-                async with asyncio.timeout(CONNECT_S):
-                    reader, writer = await asyncio.open_connection(ip, int(port), local_addr=(mine, 0), limit=FRAME_MAX)
-                await self._converse(reader, writer, expected=address)
-            await asyncio.sleep(RETRY_S)
+                await self._converse(await self._streams.dial(address), expected=address)
+            await asyncio.sleep(IGNORED_RETRY_S if address in self.ignored else RETRY_S)
 
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        source, _ = writer.get_extra_info("peername") or ("gone", 0)
-        listed = {address.rpartition(":")[0] for address in self._peers}
-        held = self._accepted.get(source, 0)
-        if self._closed:
-            writer.transport.abort()
-        elif source not in listed:
-            self._refuse(writer, source, "its address is not in load_balancer_quorum.addresses")
-        elif held >= CONNECTIONS_PER_SOURCE_MAX or sum(self._accepted.values()) >= CONNECTIONS_MAX:
-            self._refuse(writer, source, "too many connections")
-        else:
-            self._accepted[source] = held + 1
-            try:
-                await self._converse(reader, writer, expected=None)
-            finally:
-                self._accepted[source] -= 1
-
-    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, expected: str | None) -> None:
+    async def _converse(self, stream: Stream, expected: str | None = None) -> None:
         """From the first frame to the last. Never raises for what the other side does."""
-        source, _ = writer.get_extra_info("peername") or ("gone", 0)
         pings: asyncio.Task[None] | None = None
         peer: Peer | None = None
-        self._open.add(writer)
         try:
-            writer.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self._write(writer, self._codec.encode_hello(self._me))
+            _write(stream, self._codec.encode_hello(replace(self._hello, fresh=self._owner.fresh)))
             async with asyncio.timeout(HELLO_S):
-                address = self._codec.decode_hello(await _read(reader))
-            peer = self._peers.get(address)
-            if peer is None or address.rpartition(":")[0] != source or expected not in (None, address):
-                raise ValueError(f"it calls itself {address[:64]!r}")
-            self._join(peer, writer)
-            pings = asyncio.get_running_loop().create_task(self._ping(writer))
-            while peer.writer is writer:
+                hello = self._codec.decode_hello(await _read(stream, HELLO_MAX))
+            peer = self._identify(stream, hello, expected)
+            self._weigh(hello)
+            self._join(peer, hello, stream)
+            pings = asyncio.get_running_loop().create_task(_ping(stream))
+            while peer.stream is stream:
                 async with asyncio.timeout(SILENCE_S):
-                    frame = await _read(reader)
-                if frame and peer.writer is writer:
+                    frame = await _read(stream)
+                if frame and peer.stream is stream:
                     self._receive(peer, self._codec.decode(frame))
         except ValueError as violation:
-            self._refuse(writer, source, str(violation))
+            self.refusals.note(stream.source, str(violation))
+        except _IgnoredError:
+            await asyncio.sleep(LINGER_S)
         except (OSError, TimeoutError, asyncio.IncompleteReadError):
             pass  # gone or silent: dialled again
         finally:
             if pings:
                 pings.cancel()
-            writer.transport.abort()
-            if peer and peer.writer is writer:
-                peer.writer = None
+            stream.abort()
+            if peer and peer.stream is stream:
+                peer.stream = None
                 self._onNodeDisconnected(peer.node)
-            self._open.discard(writer)
 
-    def _join(self, peer: Peer, writer: asyncio.StreamWriter) -> None:
+    def _identify(self, stream: Stream, hello: Hello, expected: str | None) -> Peer:
+        """The peer that said hello. Raises ValueError when it is not who it says."""
+        ip = hello.address.rpartition(":")[0]
+        peer = self._peers.get(hello.address)
+        if peer is None or ip != stream.source or expected not in (None, hello.address):
+            raise ValueError(f"it calls itself {hello.address[:64]!r}")
+        if stream.identity not in (None, ip):
+            raise ValueError(f"it calls itself {hello.address} and its certificate is that of {stream.identity[:64]!r}")
+        return peer
+
+    def _weigh(self, hello: Hello) -> None:
+        """Raises _IgnoredError for a peer that is to be ignored; says so, and what is only to be told, once."""
+        judgement = judge(self._hello, hello)
+        for what, noted, said in (
+            ("a load balancer is ignored", self.ignored, judgement.ignored),
+            ("a load balancer has another configuration", self.differs, judgement.differs),
+        ):
+            if said and noted.get(hello.address) != said:
+                log.warning(what, load_balancer=hello.address, reason=said)
+            elif not said and hello.address in noted:
+                log.info(f"no longer: {what}", load_balancer=hello.address)
+            noted.pop(hello.address, None)
+            if said:
+                noted[hello.address] = said
+        if judgement.ignored:
+            raise _IgnoredError
+
+    def _join(self, peer: Peer, hello: Hello, stream: Stream) -> None:
         """The newest connection of a peer is the one that counts."""
-        if peer.writer:
-            peer.writer.transport.abort()
+        if peer.stream:
+            peer.stream.abort()
             self._onNodeDisconnected(peer.node)
-        peer.writer, peer.link = writer, Link()
+        peer.stream, peer.hello, peer.link = stream, hello, Link()
         self._onNodeConnected(peer.node)
         self._owner.wake()
 
@@ -203,31 +238,19 @@ class PeerTransport(Transport):
         match message["type"]:
             case "append_entries":
                 seen, answer = incoming_append(message, peer.link, self._owner)
-                self._onMessageReceived(peer.node, seen)
+                self._owner.take_append(peer.node, seen, self._onMessageReceived)
                 if answer:
                     self.send(peer.node, answer)
             case "next_node_idx":
                 if takes_answer(message, peer.link, self._owner):
                     self._owner.take_answer(peer.node, message, self._onMessageReceived)
+            case "canvass" | "canvass_answer":
+                if answer := self._owner.take_canvass(peer.node, message):
+                    self.send(peer.node, answer)
+            case "request_vote" | "timeout_now" if self._owner.learner:
+                pass
             case _:
                 self._onMessageReceived(peer.node, message)
-
-    async def _ping(self, writer: asyncio.StreamWriter) -> None:
-        while True:
-            self._write(writer, b"")
-            await asyncio.sleep(PING_S)
-
-    def _write(self, writer: asyncio.StreamWriter, frame: bytes) -> None:
-        if not writer.is_closing():
-            writer.write(LENGTH.pack(len(frame)) + frame)
-
-    def _refuse(self, writer: asyncio.StreamWriter, source: str, reason: str) -> None:
-        self.violations += 1
-        now_s = asyncio.get_running_loop().time()
-        if now_s - self._complained_s >= 1.0:
-            self._complained_s = now_s
-            log.warning("raft connection refused", source=source, reason=reason, refused_so_far=self.violations)
-        writer.transport.abort()
 
     def _keep(self, work: Any) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -235,9 +258,19 @@ class PeerTransport(Transport):
         task.add_done_callback(self._tasks.discard)
 
 
-async def _read(reader: asyncio.StreamReader) -> bytes:
+async def _ping(stream: Stream) -> None:
+    while True:
+        _write(stream, b"")
+        await asyncio.sleep(PING_S)
+
+
+def _write(stream: Stream, frame: bytes) -> None:
+    stream.write(LENGTH.pack(len(frame)) + frame)
+
+
+async def _read(stream: Stream, most: int = FRAME_MAX) -> bytes:
     """One frame. Raises ValueError when its length is out of bounds, before a byte of it is read."""
-    (length,) = LENGTH.unpack(await reader.readexactly(LENGTH.size))
-    if length > FRAME_MAX:
-        raise ValueError(f"a frame of {length} bytes; {FRAME_MAX} are allowed")
-    return await reader.readexactly(length)
+    (length,) = LENGTH.unpack(await stream.read(LENGTH.size))
+    if length > most:
+        raise ValueError(f"a frame of {length} bytes; {most} are allowed")
+    return await stream.read(length)

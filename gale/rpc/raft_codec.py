@@ -8,9 +8,12 @@ from typing import Any
 
 from google.protobuf.message import DecodeError
 
+from gale.core.hello import Hello
+from gale.rpc.codec import shared_from, shared_to
 from gale.rpc.v1 import raft_pb2 as pb
 
-PROTOCOL = 1
+PROTOCOL = 2
+MEMBERS_MAX = 7
 NUMBER_MAX = 1 << 48  # terms and indexes: more than any cluster will ever count, less than what breaks arithmetic
 COMMAND_MAX = 16 * 1024
 ENTRY_KINDS = (0, 1)  # a command, and a new leader's empty entry; the library's other kinds are not used
@@ -18,18 +21,28 @@ ENTRY_KINDS = (0, 1)  # a command, and a new leader's empty entry; the library's
 Message = dict[str, Any]
 
 
-def encode_hello(address: str) -> bytes:
-    return pb.RaftFrame(hello=pb.Hello(protocol=PROTOCOL, address=address)).SerializeToString()
+def encode_hello(hello: Hello) -> bytes:
+    message = pb.Hello(
+        protocol=PROTOCOL,
+        address=hello.address,
+        members=hello.members,
+        shared=shared_to(hello.shared),
+        enforces=hello.enforces,
+        fresh=hello.fresh,
+    )
+    return pb.RaftFrame(hello=message).SerializeToString()
 
 
-def decode_hello(frame: bytes) -> str:
-    """The sender's quorum address."""
+def decode_hello(frame: bytes) -> Hello:
     message = _parse(frame)
     if message.WhichOneof("kind") != "hello":
         raise ValueError("the first frame is not a hello")
-    if message.hello.protocol != PROTOCOL:
-        raise ValueError(f"it speaks protocol {message.hello.protocol}, this load balancer {PROTOCOL}: run one version")
-    return message.hello.address
+    hello = message.hello
+    if hello.protocol != PROTOCOL:
+        raise ValueError(f"it speaks protocol {hello.protocol}, this load balancer {PROTOCOL}: run one version")
+    if len(hello.members) > MEMBERS_MAX:
+        raise ValueError(f"it lists {len(hello.members)} load balancers; {MEMBERS_MAX} are allowed")
+    return Hello(hello.address, tuple(sorted(hello.members)), shared_from(hello.shared), hello.enforces, hello.fresh)
 
 
 def encode(message: Message) -> bytes:
@@ -59,6 +72,13 @@ def encode(message: Message) -> bytes:
                 frame.forwarded.position.CopyFrom(position)
         case "timeout_now":
             frame.take_over.term = message["term"]
+        case "canvass":
+            frame.canvass.term = message["term"]
+            frame.canvass.last_log_index = message["last_log_index"]
+            frame.canvass.last_log_term = message["last_log_term"]
+        case "canvass_answer":
+            frame.canvass_answer.yes = message["yes"]
+            frame.canvass_answer.term, frame.canvass_answer.asked_term = message["term"], message["asked_term"]
         case kind:
             raise ValueError(f"no frame for a message of type {kind!r}")
     return frame.SerializeToString()
@@ -80,13 +100,13 @@ def decode(frame: bytes) -> Message:
                 "answers": answers,
             }
         case "request_vote":
-            r = message.request_vote
-            return {
-                "type": "request_vote",
-                "term": _number(r.term),
-                "last_log_index": _number(r.last_log_index),
-                "last_log_term": _number(r.last_log_term),
-            }
+            return {"type": "request_vote", **_candidate(message.request_vote)}
+        case "canvass":
+            return {"type": "canvass", **_candidate(message.canvass)}
+        case "canvass_answer":
+            a = message.canvass_answer
+            terms = {"term": _number(a.term), "asked_term": _number(a.asked_term)}
+            return {"type": "canvass_answer", "yes": a.yes, **terms}
         case "vote":
             return {"type": "response_vote", "term": _number(message.vote.term)}
         case "forward":
@@ -140,6 +160,14 @@ def _entries(append: pb.AppendEntries) -> list[tuple[bytes, int, int]]:
             raise ValueError("entries that do not follow each other")
         entries.append((_command(bytes([entry.kind]) + entry.command), entry.index, _number(entry.term)))
     return entries
+
+
+def _candidate(asks: pb.RequestVote | pb.Canvass) -> Message:
+    return {
+        "term": _number(asks.term),
+        "last_log_index": _number(asks.last_log_index),
+        "last_log_term": _number(asks.last_log_term),
+    }
 
 
 def _get_forwarded(forwarded: pb.Forwarded) -> Message:

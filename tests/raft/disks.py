@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from gale.raft.journal import Disk, Journal
+from gale.raft.disk import Disk
+from gale.raft.journal import Journal
 
 SECTOR = 512
 HERE = Path("/state")
@@ -20,7 +21,7 @@ class SeededDisk(Disk):
     """A disk in memory. A power cut takes what was not synced, sector by sector; it can be full, or fail a sync."""
 
     def __init__(self) -> None:
-        self._path = HERE
+        self.path = HERE
         self._files = {}
         self.full = self.breaks = False
         self.cached: dict[str, bytes] = {}
@@ -31,6 +32,7 @@ class SeededDisk(Disk):
     def start_again(self) -> None:
         self._failing: set[str] = set()
         self._lost = False
+        self.aside: dict[str, bytes] = {}
 
     def cut_power(self, chance: random.Random) -> None:
         content = bytearray(self.durable["journal"])
@@ -55,6 +57,9 @@ class SeededDisk(Disk):
 
     def read(self, name: str) -> bytes | None:
         return self.cached.get(name)
+
+    def holds(self, name: str) -> bool:
+        return name in self.cached
 
     def write(self, name: str, offset: int, content: bytes) -> None:
         with self._explained(name):
@@ -83,13 +88,28 @@ class SeededDisk(Disk):
                     content[offset : offset + len(written)] = written
             self.durable[name], self.unsynced = bytes(content), []
 
-    def replace(self, name: str, content: bytes) -> None:
-        with self._explained(name):
+    def begin(self, name: str) -> None:
+        with self._explained(name, harms=False):
+            self.aside[name] = b""
+
+    def extend(self, name: str, content: bytes) -> None:
+        with self._explained(name, harms=False):
             self._refuse_if(self.full, errno.ENOSPC)
-            self.cached[name] = self.durable[name] = content
-            self._failing.discard(name)
+            self.aside[name] += content
+
+    def finish(self, name: str) -> None:
+        with self._explained(name):
+            self.cached[name] = self.durable[name] = self.aside.pop(name)
         if name == "journal":
             self.unsynced = []
+
+    def abandon(self, name: str) -> None:
+        self.aside.pop(name, None)
+
+    def rename(self, name: str, other: str) -> None:
+        with self._explained(name):
+            for files in (self.cached, self.durable):
+                files[other] = files.pop(name)
 
     def sync_names(self) -> None:
         pass
@@ -102,7 +122,7 @@ class SeededDisk(Disk):
 
 def filled(directory: Path) -> Journal:
     """Six entries of term 3, the first four on the disk, and a vote."""
-    journal = Journal(directory)
+    journal = Journal(Disk(directory))
     journal.setCurrentTerm(3, "10.0.0.1:4321")
     for index in range(1, 7):
         journal.add(b"command %d" % index * 50, index, 3)

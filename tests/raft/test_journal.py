@@ -7,6 +7,7 @@ import pytest
 import structlog
 
 from gale.errors import HostError
+from gale.raft.disk import Disk
 from gale.raft.journal import Journal
 from gale.raft.records import record
 from tests.raft.disks import damage, dying_at, filled, left_behind
@@ -19,35 +20,35 @@ def test_a_torn_tail_is_cut_and_told_once(tmp_path: Path) -> None:
     with open(tmp_path / "journal", "ab") as file:
         file.write(b"\0" * 77)
     with structlog.testing.capture_logs() as told:
-        left_behind(Journal(tmp_path))
-        again = Journal(tmp_path)
+        left_behind(Journal(Disk(tmp_path)))
+        again = Journal(Disk(tmp_path))
     assert [(line["log_level"], line["bytes"]) for line in told] == [("warning", 77)]
     again.add(b"next", 7, 3)
     again._destroy()
-    assert Journal(tmp_path)[:] == [*expected, (b"next", 7, 3)]
+    assert Journal(Disk(tmp_path))[:] == [*expected, (b"next", 7, 3)]
 
 
 def test_an_empty_directory_and_an_empty_journal_without_meta_are_fresh(tmp_path: Path) -> None:
     (tmp_path / "journal").touch()
-    assert len(Journal(tmp_path)) == 0
+    assert len(Journal(Disk(tmp_path))) == 0
 
 
 def test_without_a_vote_there_is_none_to_forget(tmp_path: Path) -> None:
-    journal = Journal(tmp_path)
+    journal = Journal(Disk(tmp_path))
     journal.add(b"\1", 1, 0)
     left_behind(journal)
-    assert Journal(tmp_path)[:] == [(b"\1", 1, 0)]
+    assert Journal(Disk(tmp_path))[:] == [(b"\1", 1, 0)]
 
 
 @pytest.mark.parametrize(("stored", "expected"), [(1, 10), (12, 12), (99, 13)])
 def test_the_commit_index_never_lies_outside_the_entries(stored: int, expected: int, tmp_path: Path) -> None:
-    journal = Journal(tmp_path)
+    journal = Journal(Disk(tmp_path))
     journal.setCurrentTerm(1, None)
     for index in range(10, 14):
         journal.add(b"", index, 1)
     journal.setRaftCommitIndex(stored)
     journal._destroy()
-    assert Journal(tmp_path).getRaftCommitIndex() == expected
+    assert Journal(Disk(tmp_path)).getRaftCommitIndex() == expected
 
 
 def test_one_sync_a_barrier_and_none_without_need(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -64,7 +65,7 @@ def test_one_sync_a_barrier_and_none_without_need(tmp_path: Path, monkeypatch: p
         assert made[3:] == ["fdatasync", "pwrite"]
         journal.onOneSecondTimer()
         journal.onOneSecondTimer()
-        assert made[5:] == ["open", "pwrite", "fsync", "rename", "fsync"], "meta, once"
+        assert made[5:] == ["open", "pwrite", "fdatasync", "rename", "fsync"], "meta, once"
         journal.deleteEntriesFrom(5)
         assert made[10:] == ["ftruncate", "fdatasync", "pwrite"]
         journal.deleteEntriesFrom(5)
@@ -81,16 +82,16 @@ def test_entries_that_cannot_follow_are_refused_before_they_are_written(tmp_path
             journal.add(b"", index, term)
     expected = journal[:]
     journal._destroy()
-    assert Journal(tmp_path)[:] == expected
+    assert Journal(Disk(tmp_path))[:] == expected
 
 
 def test_two_processes_never_share_a_directory(tmp_path: Path) -> None:
-    first = Journal(tmp_path)
+    first = Journal(Disk(tmp_path))
     with pytest.raises(HostError, match=rf"^{tmp_path}: in use by another process"):
-        Journal(tmp_path)
+        Journal(Disk(tmp_path))
     first._destroy()
     first._destroy()
-    Journal(tmp_path)._destroy()
+    Journal(Disk(tmp_path))._destroy()
 
 
 def test_no_descriptor_is_left_and_none_is_inherited(tmp_path: Path) -> None:
@@ -102,7 +103,7 @@ def test_no_descriptor_is_left_and_none_is_inherited(tmp_path: Path) -> None:
     journal._destroy()
     damage(tmp_path / "journal", 20)
     with pytest.raises(HostError):
-        Journal(tmp_path)
+        Journal(Disk(tmp_path))
     assert set(os.listdir("/proc/self/fd")) == before
     assert all(path.stat().st_mode & 0o777 == 0o600 for path in tmp_path.iterdir())
 

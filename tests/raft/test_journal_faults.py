@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from gale.errors import HostError
-from gale.raft.journal import DiskError, Journal
+from gale.raft.disk import Disk, DiskError
+from gale.raft.journal import Journal
 from tests.raft.disks import add_up_to, damage, dying_at, filled, left_behind, mounted, outcome
 
 
@@ -46,7 +47,7 @@ def test_death_at_every_step_leaves_the_old_or_the_new(
             act(journal)
         new = outcome(journal)
         left_behind(journal)
-        again = Journal(directory)
+        again = Journal(Disk(directory))
         found = outcome(again)
         again._destroy()
         assert sorted(path.name for path in directory.iterdir()) == ["journal", "lock", "meta"]
@@ -73,8 +74,8 @@ def test_death_at_every_step_of_a_start_loses_nothing(tmp_path: Path, monkeypatc
     for step in range(30):
         (tmp_path / "journal").write_bytes(torn)
         with dying_at(step, monkeypatch) as made:
-            left_behind(Journal(tmp_path))
-        again = Journal(tmp_path)
+            left_behind(Journal(Disk(tmp_path)))
+        again = Journal(Disk(tmp_path))
         assert outcome(again) == expected
         left_behind(again)
     assert len(made) < 30
@@ -87,8 +88,8 @@ def test_death_at_every_step_of_the_very_first_start_leaves_a_fresh_one(
         directory = tmp_path / str(step)
         directory.mkdir()
         with dying_at(step, monkeypatch) as made:
-            left_behind(Journal(directory))
-        again = Journal(directory)
+            left_behind(Journal(Disk(directory)))
+        again = Journal(Disk(directory))
         assert outcome(again) == ([], 0, None)
         assert again.getRaftCommitIndex() == 1
         again._destroy()
@@ -104,9 +105,9 @@ def test_every_damaged_byte_of_what_was_promised_refuses_to_start(tmp_path: Path
         for offset in range(0, size, 7):
             damage(tmp_path / name, offset)
             with pytest.raises(HostError, match=rf"^{tmp_path}/{name}: .*damaged.* move {tmp_path} aside"):
-                Journal(tmp_path)
+                Journal(Disk(tmp_path))
             damage(tmp_path / name, offset)
-    assert len(Journal(tmp_path)) == 6
+    assert len(Journal(Disk(tmp_path))) == 6
 
 
 def test_a_vote_that_may_have_been_forgotten_refuses_to_start(tmp_path: Path) -> None:
@@ -118,7 +119,7 @@ def test_a_vote_that_may_have_been_forgotten_refuses_to_start(tmp_path: Path) ->
     (tmp_path / "meta").write_bytes(older)
     for _ in range(2):
         with pytest.raises(HostError, match="vote twice"):
-            Journal(tmp_path)
+            Journal(Disk(tmp_path))
         (tmp_path / "meta").unlink(missing_ok=True)
 
 
@@ -127,7 +128,7 @@ def test_a_journal_that_was_lost_whole_refuses_to_start(lose: Callable[[Path], N
     left_behind(filled(tmp_path))
     lose(tmp_path / "journal")
     with pytest.raises(HostError, match="journal: missing or empty"):
-        Journal(tmp_path)
+        Journal(Disk(tmp_path))
 
 
 def test_after_a_failed_sync_nothing_is_promised_until_a_restart(
@@ -156,7 +157,7 @@ def test_after_a_failed_sync_nothing_is_promised_until_a_restart(
     journal.onOneSecondTimer()
     assert not journal.healthy
     journal._destroy()
-    again = Journal(tmp_path)
+    again = Journal(Disk(tmp_path))
     assert again.healthy
     assert len(again) == 6
 
@@ -183,13 +184,13 @@ def test_a_vote_the_disk_refused_holds_everything_back_until_it_is_taken(
     journal.barrier()
     assert journal.healthy
     left_behind(journal)
-    assert outcome(Journal(tmp_path))[1:] == (4, "10.0.0.2:4321")
+    assert outcome(Journal(Disk(tmp_path)))[1:] == (4, "10.0.0.2:4321")
 
 
 def test_a_full_disk_refuses_and_recovers_alone_when_there_is_space_again(tmp_path: Path) -> None:
     place = tmp_path / "small"
     with mounted(place, "mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs"):
-        journal = Journal(place)
+        journal = Journal(Disk(place))
         journal.setCurrentTerm(1, None)
         ballast = place / "ballast"
         ballast.write_bytes(bytes(20_000))
@@ -211,7 +212,7 @@ def test_a_full_disk_refuses_and_recovers_alone_when_there_is_space_again(tmp_pa
         journal.add(b"y", len(kept) + 1, 2)
         journal.barrier()
         left_behind(journal)
-        again = Journal(place)
+        again = Journal(Disk(place))
         assert outcome(again) == ([*kept, (b"y", len(kept) + 1, 2)], 2, "10.0.0.2:4321")
         again._destroy()
 
@@ -228,7 +229,7 @@ def test_a_real_power_cut_under_ext4_takes_only_what_was_not_promised(tmp_path: 
     subprocess.run(["mkfs.ext4", "-q", "-F", str(image)], check=True)
     mount = ("mount", "-o", "loop", str(image))
     with mounted(place, *mount):
-        journal = Journal(place)
+        journal = Journal(Disk(place))
         journal.setCurrentTerm(7, "10.0.0.1:4321")
         for index in range(1, 401):
             journal.add(b"command %d" % index, index, 7)
@@ -245,7 +246,7 @@ def test_a_real_power_cut_under_ext4_takes_only_what_was_not_promised(tmp_path: 
         assert not journal.healthy
         left_behind(journal)
     with mounted(place, *mount):
-        again = Journal(place)
+        again = Journal(Disk(place))
         assert again[: len(promised)] == promised
         assert (again.getCurrentTerm(), again.getVotedForNodeId()) == (7, "10.0.0.1:4321")
         again._destroy()

@@ -10,9 +10,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from gale.raft.journal import DiskError, Journal
+from gale.raft.disk import DiskError
+from gale.raft.journal import Journal
 from gale.raft.records import Entry
-from tests.raft.disks import HERE, SeededDisk
+from tests.raft.disks import SeededDisk
 
 
 class JournalMachine(RuleBasedStateMachine):
@@ -21,7 +22,7 @@ class JournalMachine(RuleBasedStateMachine):
     @initialize(first=st.integers(1, 1000))
     def begin(self, first: int) -> None:
         self.disk = SeededDisk()
-        self.journal = Journal(HERE, self.disk)
+        self.journal = Journal(self.disk)
         self.first = first
         self.entries: list[Entry] = []
         self.promised = 0
@@ -126,7 +127,7 @@ class JournalMachine(RuleBasedStateMachine):
         self.disk.start_again()
         before = self.entries
         with structlog.testing.capture_logs():
-            self.journal = Journal(HERE, self.disk)
+            self.journal = Journal(self.disk)
         self.entries = self.journal[:]
         assert self.entries == before[: len(self.entries)]
         assert len(self.entries) >= self.promised
@@ -153,12 +154,12 @@ TestModel.settings = settings(max_examples=150, stateful_step_count=40, deadline
 
 def test_what_only_the_cache_had_is_on_the_disk_after_a_start() -> None:
     disk = SeededDisk()
-    journal = Journal(HERE, disk)
+    journal = Journal(disk)
     journal.add(b"command", 1, 0)
     disk.breaks = True
     with pytest.raises(DiskError):
         journal.barrier()
     disk.start_again()
-    assert Journal(HERE, disk)[:] == [(b"command", 1, 0)]
+    assert Journal(disk)[:] == [(b"command", 1, 0)]
     disk.cut_power(random.Random(1))
-    assert Journal(HERE, disk)[:] == [(b"command", 1, 0)]
+    assert Journal(disk)[:] == [(b"command", 1, 0)]

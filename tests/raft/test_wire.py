@@ -17,12 +17,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pysyncobj import SyncObj
 
+from gale.core.hello import Hello
 from gale.raft.consensus import RaftConsensus
 from gale.raft.replica import Replica
 from gale.raft.transport import FRAME_MAX
 from gale.rpc import raft_codec
 from gale.rpc.v1 import raft_pb2 as pb
-from tests.raft.test_consensus import Trio, announce, eventually, trio
+from tests.raft.trio import Trio, announce, eventually, trio
 
 
 def framed(body: bytes) -> bytes:
@@ -45,7 +46,7 @@ def append(term: int = 1, **fields: object) -> bytes:
 
 def attacks(mark: Path, me: str) -> dict[str, list[bytes]]:
     """By name: the frames that an attacker sends, who may have said hello as a listed peer."""
-    hello = framed(raft_codec.encode_hello(me))
+    hello = framed(raft_codec.encode_hello(Hello(me)))
     gadget = pickle.dumps(Gadget(mark))
     entry = pb.Entry(kind=0, command=gadget, index=2, term=1)
     return {
@@ -59,7 +60,7 @@ def attacks(mark: Path, me: str) -> dict[str, list[bytes]]:
         "a hello of another protocol": [
             framed(pb.RaftFrame(hello=pb.Hello(protocol=9, address=me)).SerializeToString())
         ],
-        "a hello of a stranger": [framed(raft_codec.encode_hello("127.0.0.1:1"))],
+        "a hello of a stranger": [framed(raft_codec.encode_hello(Hello("127.0.0.1:1")))],
         "a pickle as an entry": [hello, framed(append(previous=pb.Position(index=1, term=0), entries=[entry]))],
         "a pickle as a snapshot": [hello, framed(append(part=pb.SnapshotPart(data=gadget, first=True, last=True)))],
         "a pickle to forward": [hello, framed(pb.RaftFrame(forward=pb.Forward(command=gadget)).SerializeToString())],
@@ -126,7 +127,7 @@ async def test_an_attack_runs_nothing_and_changes_nothing(cluster: Trio, tmp_pat
 async def test_an_unlisted_address_is_not_read(cluster: Trio) -> None:
     ip, _, port = cluster.quorum[0].partition(":")
     reader, writer = await asyncio.open_connection(ip, int(port), local_addr=("127.0.0.99", 0))
-    writer.write(framed(raft_codec.encode_hello(cluster.quorum[1])))
+    writer.write(framed(raft_codec.encode_hello(Hello(cluster.quorum[1]))))
     assert await closed(reader) == b""
     writer.close()
 

@@ -1,3 +1,5 @@
 from typing import Any
 
 createJournal: Any
+
+def monotonicTime() -> float: ...

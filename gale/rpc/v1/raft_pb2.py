@@ -22,37 +22,42 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from gale.rpc.v1 import state_pb2 as gale_dot_v1_dot_state__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x12gale/v1/raft.proto\x12\x07gale.v1\"\xd3\x02\n\tRaftFrame\x12\x1f\n\x05hello\x18\x01 \x01(\x0b\x32\x0e.gale.v1.HelloH\x00\x12\x30\n\x0e\x61ppend_entries\x18\x02 \x01(\x0b\x32\x16.gale.v1.AppendEntriesH\x00\x12(\n\nnext_index\x18\x03 \x01(\x0b\x32\x12.gale.v1.NextIndexH\x00\x12,\n\x0crequest_vote\x18\x04 \x01(\x0b\x32\x14.gale.v1.RequestVoteH\x00\x12\x1d\n\x04vote\x18\x05 \x01(\x0b\x32\r.gale.v1.VoteH\x00\x12#\n\x07\x66orward\x18\x06 \x01(\x0b\x32\x10.gale.v1.ForwardH\x00\x12\'\n\tforwarded\x18\x07 \x01(\x0b\x32\x12.gale.v1.ForwardedH\x00\x12&\n\ttake_over\x18\x08 \x01(\x0b\x32\x11.gale.v1.TakeOverH\x00\x42\x06\n\x04kind\"*\n\x05Hello\x12\x10\n\x08protocol\x18\x01 \x01(\r\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\"C\n\x05\x45ntry\x12\x0c\n\x04kind\x18\x01 \x01(\r\x12\x0f\n\x07\x63ommand\x18\x02 \x01(\x0c\x12\r\n\x05index\x18\x03 \x01(\x04\x12\x0c\n\x04term\x18\x04 \x01(\x04\"\xd0\x01\n\rAppendEntries\x12\x0c\n\x04term\x18\x01 \x01(\x04\x12\x14\n\x0c\x63ommit_index\x18\x02 \x01(\x04\x12\x10\n\x08sequence\x18\x03 \x01(\x04\x12(\n\x08previous\x18\x04 \x01(\x0b\x32\x11.gale.v1.PositionH\x00\x88\x01\x01\x12\x1f\n\x07\x65ntries\x18\x05 \x03(\x0b\x32\x0e.gale.v1.Entry\x12(\n\x04part\x18\x06 \x01(\x0b\x32\x15.gale.v1.SnapshotPartH\x01\x88\x01\x01\x42\x0b\n\t_previousB\x07\n\x05_part\"\'\n\x08Position\x12\r\n\x05index\x18\x01 \x01(\x04\x12\x0c\n\x04term\x18\x02 \x01(\x04\"9\n\x0cSnapshotPart\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x12\r\n\x05\x66irst\x18\x02 \x01(\x08\x12\x0c\n\x04last\x18\x03 \x01(\x08\"_\n\tNextIndex\x12\x12\n\nnext_index\x18\x01 \x01(\x04\x12\r\n\x05reset\x18\x02 \x01(\x08\x12\x0f\n\x07success\x18\x03 \x01(\x08\x12\x10\n\x08sequence\x18\x04 \x01(\x04\x12\x0c\n\x04term\x18\x05 \x01(\x04\"J\n\x0bRequestVote\x12\x0c\n\x04term\x18\x01 \x01(\x04\x12\x16\n\x0elast_log_index\x18\x02 \x01(\x04\x12\x15\n\rlast_log_term\x18\x03 \x01(\x04\"\x14\n\x04Vote\x12\x0c\n\x04term\x18\x01 \x01(\x04\"+\n\x07\x46orward\x12\x0f\n\x07\x63ommand\x18\x01 \x01(\x0c\x12\x0f\n\x07request\x18\x02 \x01(\x04\"_\n\tForwarded\x12\x0f\n\x07request\x18\x01 \x01(\x04\x12\x0f\n\x05\x65rror\x18\x02 \x01(\rH\x00\x12%\n\x08position\x18\x03 \x01(\x0b\x32\x11.gale.v1.PositionH\x00\x42\t\n\x07outcome\"\x18\n\x08TakeOver\x12\x0c\n\x04term\x18\x01 \x01(\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x12gale/v1/raft.proto\x12\x07gale.v1\x1a\x13gale/v1/state.proto\"\xaa\x03\n\tRaftFrame\x12\x1f\n\x05hello\x18\x01 \x01(\x0b\x32\x0e.gale.v1.HelloH\x00\x12\x30\n\x0e\x61ppend_entries\x18\x02 \x01(\x0b\x32\x16.gale.v1.AppendEntriesH\x00\x12(\n\nnext_index\x18\x03 \x01(\x0b\x32\x12.gale.v1.NextIndexH\x00\x12,\n\x0crequest_vote\x18\x04 \x01(\x0b\x32\x14.gale.v1.RequestVoteH\x00\x12\x1d\n\x04vote\x18\x05 \x01(\x0b\x32\r.gale.v1.VoteH\x00\x12#\n\x07\x66orward\x18\x06 \x01(\x0b\x32\x10.gale.v1.ForwardH\x00\x12\'\n\tforwarded\x18\x07 \x01(\x0b\x32\x12.gale.v1.ForwardedH\x00\x12&\n\ttake_over\x18\x08 \x01(\x0b\x32\x11.gale.v1.TakeOverH\x00\x12#\n\x07\x63\x61nvass\x18\t \x01(\x0b\x32\x10.gale.v1.CanvassH\x00\x12\x30\n\x0e\x63\x61nvass_answer\x18\n \x01(\x0b\x32\x16.gale.v1.CanvassAnswerH\x00\x42\x06\n\x04kind\"\x83\x01\n\x05Hello\x12\x10\n\x08protocol\x18\x01 \x01(\r\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x0f\n\x07members\x18\x03 \x03(\t\x12%\n\x06shared\x18\x04 \x01(\x0b\x32\x15.gale.v1.SharedConfig\x12\x10\n\x08\x65nforces\x18\x05 \x01(\x08\x12\r\n\x05\x66resh\x18\x06 \x01(\x08\"C\n\x05\x45ntry\x12\x0c\n\x04kind\x18\x01 \x01(\r\x12\x0f\n\x07\x63ommand\x18\x02 \x01(\x0c\x12\r\n\x05index\x18\x03 \x01(\x04\x12\x0c\n\x04term\x18\x04 \x01(\x04\"\xd0\x01\n\rAppendEntries\x12\x0c\n\x04term\x18\x01 \x01(\x04\x12\x14\n\x0c\x63ommit_index\x18\x02 \x01(\x04\x12\x10\n\x08sequence\x18\x03 \x01(\x04\x12(\n\x08previous\x18\x04 \x01(\x0b\x32\x11.gale.v1.PositionH\x00\x88\x01\x01\x12\x1f\n\x07\x65ntries\x18\x05 \x03(\x0b\x32\x0e.gale.v1.Entry\x12(\n\x04part\x18\x06 \x01(\x0b\x32\x15.gale.v1.SnapshotPartH\x01\x88\x01\x01\x42\x0b\n\t_previousB\x07\n\x05_part\"\'\n\x08Position\x12\r\n\x05index\x18\x01 \x01(\x04\x12\x0c\n\x04term\x18\x02 \x01(\x04\"9\n\x0cSnapshotPart\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x12\r\n\x05\x66irst\x18\x02 \x01(\x08\x12\x0c\n\x04last\x18\x03 \x01(\x08\"_\n\tNextIndex\x12\x12\n\nnext_index\x18\x01 \x01(\x04\x12\r\n\x05reset\x18\x02 \x01(\x08\x12\x0f\n\x07success\x18\x03 \x01(\x08\x12\x10\n\x08sequence\x18\x04 \x01(\x04\x12\x0c\n\x04term\x18\x05 \x01(\x04\"J\n\x0bRequestVote\x12\x0c\n\x04term\x18\x01 \x01(\x04\x12\x16\n\x0elast_log_index\x18\x02 \x01(\x04\x12\x15\n\rlast_log_term\x18\x03 \x01(\x04\"\x14\n\x04Vote\x12\x0c\n\x04term\x18\x01 \x01(\x04\"+\n\x07\x46orward\x12\x0f\n\x07\x63ommand\x18\x01 \x01(\x0c\x12\x0f\n\x07request\x18\x02 \x01(\x04\"_\n\tForwarded\x12\x0f\n\x07request\x18\x01 \x01(\x04\x12\x0f\n\x05\x65rror\x18\x02 \x01(\rH\x00\x12%\n\x08position\x18\x03 \x01(\x0b\x32\x11.gale.v1.PositionH\x00\x42\t\n\x07outcome\"\x18\n\x08TakeOver\x12\x0c\n\x04term\x18\x01 \x01(\x04\"F\n\x07\x43\x61nvass\x12\x0c\n\x04term\x18\x01 \x01(\x04\x12\x16\n\x0elast_log_index\x18\x02 \x01(\x04\x12\x15\n\rlast_log_term\x18\x03 \x01(\x04\">\n\rCanvassAnswer\x12\x0b\n\x03yes\x18\x01 \x01(\x08\x12\x0c\n\x04term\x18\x02 \x01(\x04\x12\x12\n\nasked_term\x18\x03 \x01(\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'gale.v1.raft_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_RAFTFRAME']._serialized_start=32
-  _globals['_RAFTFRAME']._serialized_end=371
-  _globals['_HELLO']._serialized_start=373
-  _globals['_HELLO']._serialized_end=415
-  _globals['_ENTRY']._serialized_start=417
-  _globals['_ENTRY']._serialized_end=484
-  _globals['_APPENDENTRIES']._serialized_start=487
-  _globals['_APPENDENTRIES']._serialized_end=695
-  _globals['_POSITION']._serialized_start=697
-  _globals['_POSITION']._serialized_end=736
-  _globals['_SNAPSHOTPART']._serialized_start=738
-  _globals['_SNAPSHOTPART']._serialized_end=795
-  _globals['_NEXTINDEX']._serialized_start=797
-  _globals['_NEXTINDEX']._serialized_end=892
-  _globals['_REQUESTVOTE']._serialized_start=894
-  _globals['_REQUESTVOTE']._serialized_end=968
-  _globals['_VOTE']._serialized_start=970
-  _globals['_VOTE']._serialized_end=990
-  _globals['_FORWARD']._serialized_start=992
-  _globals['_FORWARD']._serialized_end=1035
-  _globals['_FORWARDED']._serialized_start=1037
-  _globals['_FORWARDED']._serialized_end=1132
-  _globals['_TAKEOVER']._serialized_start=1134
-  _globals['_TAKEOVER']._serialized_end=1158
+  _globals['_RAFTFRAME']._serialized_start=53
+  _globals['_RAFTFRAME']._serialized_end=479
+  _globals['_HELLO']._serialized_start=482
+  _globals['_HELLO']._serialized_end=613
+  _globals['_ENTRY']._serialized_start=615
+  _globals['_ENTRY']._serialized_end=682
+  _globals['_APPENDENTRIES']._serialized_start=685
+  _globals['_APPENDENTRIES']._serialized_end=893
+  _globals['_POSITION']._serialized_start=895
+  _globals['_POSITION']._serialized_end=934
+  _globals['_SNAPSHOTPART']._serialized_start=936
+  _globals['_SNAPSHOTPART']._serialized_end=993
+  _globals['_NEXTINDEX']._serialized_start=995
+  _globals['_NEXTINDEX']._serialized_end=1090
+  _globals['_REQUESTVOTE']._serialized_start=1092
+  _globals['_REQUESTVOTE']._serialized_end=1166
+  _globals['_VOTE']._serialized_start=1168
+  _globals['_VOTE']._serialized_end=1188
+  _globals['_FORWARD']._serialized_start=1190
+  _globals['_FORWARD']._serialized_end=1233
+  _globals['_FORWARDED']._serialized_start=1235
+  _globals['_FORWARDED']._serialized_end=1330
+  _globals['_TAKEOVER']._serialized_start=1332
+  _globals['_TAKEOVER']._serialized_end=1356
+  _globals['_CANVASS']._serialized_start=1358
+  _globals['_CANVASS']._serialized_end=1428
+  _globals['_CANVASSANSWER']._serialized_start=1430
+  _globals['_CANVASSANSWER']._serialized_end=1492
 # @@protoc_insertion_point(module_scope)

@@ -6,6 +6,7 @@ A frame of length 0 says only that the sender is alive.
 """
 
 from collections import abc as _abc
+from gale.rpc.v1 import state_pb2 as _state_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
@@ -32,6 +33,8 @@ class RaftFrame(_message.Message):
     FORWARD_FIELD_NUMBER: _builtins.int
     FORWARDED_FIELD_NUMBER: _builtins.int
     TAKE_OVER_FIELD_NUMBER: _builtins.int
+    CANVASS_FIELD_NUMBER: _builtins.int
+    CANVASS_ANSWER_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def hello(self) -> Global___Hello: ...
     @_builtins.property
@@ -48,6 +51,10 @@ class RaftFrame(_message.Message):
     def forwarded(self) -> Global___Forwarded: ...
     @_builtins.property
     def take_over(self) -> Global___TakeOver: ...
+    @_builtins.property
+    def canvass(self) -> Global___Canvass: ...
+    @_builtins.property
+    def canvass_answer(self) -> Global___CanvassAnswer: ...
     def __init__(
         self,
         *,
@@ -59,12 +66,14 @@ class RaftFrame(_message.Message):
         forward: Global___Forward | None = ...,
         forwarded: Global___Forwarded | None = ...,
         take_over: Global___TakeOver | None = ...,
+        canvass: Global___Canvass | None = ...,
+        canvass_answer: Global___CanvassAnswer | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["append_entries", b"append_entries", "forward", b"forward", "forwarded", b"forwarded", "hello", b"hello", "kind", b"kind", "next_index", b"next_index", "request_vote", b"request_vote", "take_over", b"take_over", "vote", b"vote"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["append_entries", b"append_entries", "canvass", b"canvass", "canvass_answer", b"canvass_answer", "forward", b"forward", "forwarded", b"forwarded", "hello", b"hello", "kind", b"kind", "next_index", b"next_index", "request_vote", b"request_vote", "take_over", b"take_over", "vote", b"vote"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["append_entries", b"append_entries", "forward", b"forward", "forwarded", b"forwarded", "hello", b"hello", "kind", b"kind", "next_index", b"next_index", "request_vote", b"request_vote", "take_over", b"take_over", "vote", b"vote"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["append_entries", b"append_entries", "canvass", b"canvass", "canvass_answer", b"canvass_answer", "forward", b"forward", "forwarded", b"forwarded", "hello", b"hello", "kind", b"kind", "next_index", b"next_index", "request_vote", b"request_vote", "take_over", b"take_over", "vote", b"vote"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["hello", "append_entries", "next_index", "request_vote", "vote", "forward", "forwarded", "take_over"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["hello", "append_entries", "next_index", "request_vote", "vote", "forward", "forwarded", "take_over", "canvass", "canvass_answer"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 
@@ -78,19 +87,38 @@ class Hello(_message.Message):
 
     PROTOCOL_FIELD_NUMBER: _builtins.int
     ADDRESS_FIELD_NUMBER: _builtins.int
+    MEMBERS_FIELD_NUMBER: _builtins.int
+    SHARED_FIELD_NUMBER: _builtins.int
+    ENFORCES_FIELD_NUMBER: _builtins.int
+    FRESH_FIELD_NUMBER: _builtins.int
     protocol: _builtins.int
     """Version of this protocol."""
     address: _builtins.str
     """Quorum address of the sender, "IP:PORT"."""
+    enforces: _builtins.bool
+    fresh: _builtins.bool
+    """It has no log and never had one."""
+    @_builtins.property
+    def members(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The list of load balancers it is configured with."""
+
+    @_builtins.property
+    def shared(self) -> _state_pb2.SharedConfig:
+        """What must agree, and whether it ignores whoever differs."""
+
     def __init__(
         self,
         *,
         protocol: _builtins.int = ...,
         address: _builtins.str = ...,
+        members: _abc.Iterable[_builtins.str] | None = ...,
+        shared: _state_pb2.SharedConfig | None = ...,
+        enforces: _builtins.bool = ...,
+        fresh: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["shared", b"shared"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "protocol", b"protocol"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "enforces", b"enforces", "fresh", b"fresh", "members", b"members", "protocol", b"protocol", "shared", b"shared"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -370,3 +398,58 @@ class TakeOver(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___TakeOver: _TypeAlias = TakeOver  # noqa: Y015
+
+@_typing.final
+class Canvass(_message.Message):
+    """Asked of everybody before an election: would you vote for me?"""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TERM_FIELD_NUMBER: _builtins.int
+    LAST_LOG_INDEX_FIELD_NUMBER: _builtins.int
+    LAST_LOG_TERM_FIELD_NUMBER: _builtins.int
+    term: _builtins.int
+    """The term of the sender, not the one of the election."""
+    last_log_index: _builtins.int
+    last_log_term: _builtins.int
+    def __init__(
+        self,
+        *,
+        term: _builtins.int = ...,
+        last_log_index: _builtins.int = ...,
+        last_log_term: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["last_log_index", b"last_log_index", "last_log_term", b"last_log_term", "term", b"term"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Canvass: _TypeAlias = Canvass  # noqa: Y015
+
+@_typing.final
+class CanvassAnswer(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    YES_FIELD_NUMBER: _builtins.int
+    TERM_FIELD_NUMBER: _builtins.int
+    ASKED_TERM_FIELD_NUMBER: _builtins.int
+    yes: _builtins.bool
+    term: _builtins.int
+    """The term of who answers."""
+    asked_term: _builtins.int
+    """The term of the question."""
+    def __init__(
+        self,
+        *,
+        yes: _builtins.bool = ...,
+        term: _builtins.int = ...,
+        asked_term: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["asked_term", b"asked_term", "term", b"term", "yes", b"yes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CanvassAnswer: _TypeAlias = CanvassAnswer  # noqa: Y015

@@ -1,0 +1,38 @@
+"""What two load balancers tell each other before anything else, and whether they then go on. Pure.
+
+Both sides judge the other's hello by the same rule, so both know, and both say, why they do not.
+"""
+
+from dataclasses import dataclass, field
+
+from gale.core.membership import check_members
+from gale.core.shared import SharedConfig, differences
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """`members`: the list this load balancer is configured with, sorted. `fresh`: it has no log and never had one."""
+
+    address: str
+    members: tuple[str, ...] = ()
+    shared: SharedConfig = field(default_factory=SharedConfig)
+    enforces: bool = False
+    fresh: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """`ignored`: why nothing is exchanged with the peer; `differs`: what is only told. Both empty when all is well."""
+
+    ignored: str = ""
+    differs: str = ""
+
+
+def judge(mine: Hello, theirs: Hello) -> Judgement:
+    if reason := check_members(mine.members, theirs.members):
+        return Judgement(ignored=f"its list of load balancers: {reason}")
+    difference = differences(mine.shared, theirs.shared)
+    if difference and (mine.enforces or theirs.enforces):
+        who = "this load balancer enforces" if mine.enforces else "it enforces"
+        return Judgement(ignored=f"its configuration differs, and {who} a single one: {difference}")
+    return Judgement(differs=difference)
