@@ -22,6 +22,7 @@ from gale.errors import RemoteError
 from gale.probe import Prober
 from gale.rpc.client import NodeLink, node_link
 from gale.rpc.v1 import node_pb2 as pb
+from gale.tls import Credentials, Role, credentials
 
 log = structlog.get_logger()
 
@@ -30,7 +31,8 @@ GOODBYE_S = 3.0
 
 
 async def run(config: NodeConfig) -> None:
-    """Send checks until SIGTERM or SIGINT, then say goodbye."""
+    """Send checks until SIGTERM or SIGINT, then say goodbye. Raises HostError when its certificate is unfit."""
+    own = credentials(config.tls, Role.NODE, [config.name])
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -39,7 +41,7 @@ async def run(config: NodeConfig) -> None:
     )
     prober = Prober(config.probe, config.probe_interval_s, config.probe_timeout_s)
     probing = asyncio.create_task(prober.run())
-    conversations = [Conversation(config, server, prober, stop) for server in config.load_balancers]
+    conversations = [Conversation(config, server, prober, stop, own) for server in config.load_balancers]
     tasks = [asyncio.create_task(conversation.keep_up()) for conversation in conversations]
     stopping = asyncio.create_task(stop.wait())
     done, _ = await asyncio.wait([stopping, probing, *tasks], return_when=asyncio.FIRST_COMPLETED)
@@ -63,13 +65,21 @@ async def first_of(*events: asyncio.Event, timeout_s: float) -> None:
 
 
 class Conversation:
-    """With one load balancer, `server` "HOST:PORT", until `stop` is set."""
+    """With one load balancer, `server` "HOST:PORT", until `stop` is set. `own`: how this node proves its name."""
 
-    def __init__(self, config: NodeConfig, server: str, prober: Prober, stop: asyncio.Event) -> None:
+    def __init__(
+        self,
+        config: NodeConfig,
+        server: str,
+        prober: Prober,
+        stop: asyncio.Event,
+        own: Credentials | None = None,
+    ) -> None:
         self._config = config
         self._server = server
         self._prober = prober
         self._stop = stop
+        self._credentials = own
         self._last_told: tuple[str, str] | None = None
         self._attempt = 0
         self.goodbye_taken = False
@@ -77,7 +87,7 @@ class Conversation:
     async def keep_up(self) -> None:
         while not self._stop.is_set():
             try:
-                async with node_link(self._server) as link:
+                async with node_link(self._server, self._credentials) as link:
                     config = await link.get_config(gale.__version__, CONNECT_S)
                     await self._report(link, config.interval_ms / 1000, config.checks_timeout_ms / 1000)
                     reason = "it ended the stream"

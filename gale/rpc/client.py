@@ -12,6 +12,7 @@ from google.protobuf.json_format import MessageToDict
 
 from gale.errors import RemoteError
 from gale.rpc.v1 import api_pb2, api_pb2_grpc, node_pb2, node_pb2_grpc
+from gale.tls import Credentials
 
 # A closed network must not send our calls through a proxy, and a dead peer must be redialled soon.
 CHANNEL = (
@@ -21,9 +22,11 @@ CHANNEL = (
 )
 
 
-async def fetch_local_status(server: str, timeout_s: float) -> api_pb2.LocalStatus:
+async def fetch_local_status(
+    server: str, timeout_s: float, credentials: Credentials | None = None
+) -> api_pb2.LocalStatus:
     """`server`: "HOST:PORT" of an API. Raises RemoteError."""
-    async with _channel(server) as channel:
+    async with _channel(server, credentials) as channel:
         stub = api_pb2_grpc.ManagementServiceStub(channel)
         try:
             answer: api_pb2.LocalStatus = await stub.GetLocalStatus(api_pb2.GetLocalStatusRequest(), timeout=timeout_s)
@@ -32,9 +35,9 @@ async def fetch_local_status(server: str, timeout_s: float) -> api_pb2.LocalStat
         return answer
 
 
-async def fetch_cluster_status(server: str, timeout_s: float) -> dict[str, Any]:
+async def fetch_cluster_status(server: str, timeout_s: float, credentials: Credentials | None = None) -> dict[str, Any]:
     """The cluster's status as plain values, in the JSON form that `gale-ctl cluster status -o json` prints."""
-    async with _channel(server) as channel:
+    async with _channel(server, credentials) as channel:
         stub = api_pb2_grpc.ManagementServiceStub(channel)
         try:
             answer = await stub.GetClusterStatus(api_pb2.GetClusterStatusRequest(), timeout=timeout_s)
@@ -73,13 +76,17 @@ class NodeLink:
 
 
 @asynccontextmanager
-async def node_link(server: str) -> AsyncIterator[NodeLink]:
-    async with _channel(server) as channel:
+async def node_link(server: str, credentials: Credentials | None = None) -> AsyncIterator[NodeLink]:
+    async with _channel(server, credentials) as channel:
         yield NodeLink(server, channel)
 
 
-def _channel(server: str) -> grpc.aio.Channel:
-    return grpc.aio.insecure_channel(server, options=CHANNEL)
+def _channel(server: str, credentials: Credentials | None) -> grpc.aio.Channel:
+    """With credentials the server must prove to be what `server` names; without, nothing is proved and all is read."""
+    if credentials is None:
+        return grpc.aio.insecure_channel(server, options=CHANNEL)
+    ca, cert, key = credentials.pem()
+    return grpc.aio.secure_channel(server, grpc.ssl_channel_credentials(ca, key, cert), options=CHANNEL)
 
 
 def _as_remote_error(server: str, error: grpc.aio.AioRpcError) -> RemoteError:
@@ -90,7 +97,7 @@ def _as_remote_error(server: str, error: grpc.aio.AioRpcError) -> RemoteError:
             return RemoteError(f"{server}: no answer in time")
         case grpc.StatusCode.UNIMPLEMENTED:
             return RemoteError(f"{server}: something else answers there: is that the api_port, and gale-lb's?")
-        case grpc.StatusCode.INVALID_ARGUMENT:
+        case grpc.StatusCode.INVALID_ARGUMENT | grpc.StatusCode.PERMISSION_DENIED | grpc.StatusCode.RESOURCE_EXHAUSTED:
             return RemoteError(f"{server}: refused: {error.details()}")
         case code:
             return RemoteError(f"{server}: {code.name.lower()}: {error.details()}")

@@ -20,8 +20,10 @@ from gale.memory import MemoryConsensus, MemoryDataplane
 from gale.node import Conversation
 from gale.probe import Prober
 from gale.rpc.api_service import ManagementService
+from gale.rpc.auth import peer_address
 from gale.rpc.client import fetch_cluster_status
-from gale.rpc.node_service import NodeService, node_info, peer_address
+from gale.rpc.limits import NODE_LIMITS
+from gale.rpc.node_service import NodeService, node_info
 from gale.rpc.server import listen
 from gale.rpc.v1 import node_pb2, node_pb2_grpc
 from gale.rpc.v1.api_pb2_grpc import add_ManagementServiceServicer_to_server
@@ -115,7 +117,7 @@ async def test_a_node_finds_a_load_balancer_that_starts_later() -> None:
         consensus = MemoryConsensus(ADDRESS)
         announce = Announce(0, ADDRESS, "127.0.0.1:1", "0.1.0", SHARED, enforces=False, leads=False)
         controller = Controller(announce, consensus, MemoryDataplane(), SystemClock())
-        server = await listen([address])
+        server = await listen([address], NODE_LIMITS)
         add_NodeServiceServicer_to_server(NodeService(ADDRESS, controller), server)
         await server.start()
         loop = asyncio.create_task(controller.run())
@@ -174,7 +176,7 @@ async def test_nobody_there_is_one_line() -> None:
 async def test_a_port_in_use_is_one_line() -> None:
     async with load_balancer() as box:
         with pytest.raises(HostError, match=r"cannot listen on .*: is another program"):
-            await listen([box.nodes])
+            await listen([box.nodes], NODE_LIMITS)
 
 
 @pytest.mark.parametrize(
