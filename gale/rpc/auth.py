@@ -119,6 +119,8 @@ class Doorkeeper(grpc.aio.ServerInterceptor):  # type: ignore[misc]
 
 def _forbidden(method: str, context: grpc.aio.ServicerContext) -> str:
     """Why the caller may not; empty when it may."""
+    if context.auth_context().get("ssl_tls_version") != [b"TLSv1.3"]:
+        return "TLS 1.3 only"
     try:
         who = caller(context)
     except ValueError as error:
