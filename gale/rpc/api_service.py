@@ -6,7 +6,7 @@ import grpc
 
 from gale.errors import RemoteError
 from gale.ports import Operator
-from gale.rpc.client import fetch_local_status
+from gale.rpc.client import Server, fetch_local_status
 from gale.rpc.status import cluster_status, local_status
 from gale.rpc.v1 import api_pb2 as pb
 from gale.rpc.v1 import api_pb2_grpc as services
@@ -44,6 +44,6 @@ class ManagementService(services.ManagementServiceServicer):
         known = self._operator.state.load_balancers.get(address)
         api = known.api if known else f"{address.rpartition(':')[0]}:{self._api_port}"
         try:
-            return await fetch_local_status(api, ASK_OTHERS_S, self._credentials)
+            return await fetch_local_status(Server(api, self._credentials), ASK_OTHERS_S)
         except RemoteError as error:
             return str(error)

@@ -21,7 +21,7 @@ from gale.node import Conversation
 from gale.probe import Prober
 from gale.rpc.api_service import ManagementService
 from gale.rpc.auth import peer_address
-from gale.rpc.client import fetch_cluster_status
+from gale.rpc.client import Server, fetch_cluster_status
 from gale.rpc.limits import NODE_LIMITS
 from gale.rpc.node_service import NodeService, node_info
 from gale.rpc.server import listen
@@ -38,7 +38,7 @@ class Box:
 
     def __init__(self, nodes: int, api: int, controller: Controller, consensus: MemoryConsensus) -> None:
         self.nodes = f"127.0.0.1:{nodes}"
-        self.api = f"127.0.0.1:{api}"
+        self.api = Server(f"127.0.0.1:{api}")
         self.controller = controller
         self.consensus = consensus
 
@@ -72,7 +72,7 @@ async def node(server: str, prober: Prober | None = None) -> AsyncIterator[async
     """A node's conversation; yields the event that tells it to stop."""
     stop = asyncio.Event()
     config = NodeConfig("web", (server,), weight=2)
-    conversation = Conversation(config, server, prober or Prober(None, 1, 1), stop)
+    conversation = Conversation(config, Server(server), prober or Prober(None, 1, 1), stop)
     task = asyncio.create_task(conversation.keep_up())
     try:
         yield stop
@@ -170,7 +170,7 @@ async def test_without_a_quorum_status_says_so_and_still_answers() -> None:
 
 async def test_nobody_there_is_one_line() -> None:
     with pytest.raises(RemoteError, match=r"127\.0\.0\.1:1: no connection: is gale-lb running there"):
-        await fetch_cluster_status("127.0.0.1:1", 2)
+        await fetch_cluster_status(Server("127.0.0.1:1"), 2)
 
 
 async def test_a_port_in_use_is_one_line() -> None:

@@ -11,7 +11,7 @@ from cryptography import x509
 
 from gale.errors import RemoteError
 from gale.rpc.auth import _forbidden
-from gale.rpc.client import _channel, fetch_local_status, node_link
+from gale.rpc.client import Server, _channel, fetch_local_status, node_link
 from gale.rpc.v1 import node_pb2
 from gale.tls import Credentials, Role
 from tests.rpc.certificates import Folder, Gate, echo, serving
@@ -26,7 +26,7 @@ def folder(tmp_path: Path) -> Folder:
 
 
 async def call(address: str, credentials: Credentials | None, path: str) -> grpc.StatusCode:
-    async with _channel(address, credentials) as channel:
+    async with _channel(Server(address, credentials)) as channel:
         try:
             await channel.unary_unary(path)(b"x", timeout=5)
         except grpc.aio.AioRpcError as error:
@@ -41,7 +41,7 @@ async def checks(address: str, credentials: Credentials, *names: str) -> list[st
         for name in names:
             yield node_pb2.Check(node=name, weight=1, reports_to=1, condition=node_pb2.CONDITION_SERVING)
 
-    async with asyncio.timeout(5), node_link(address, credentials) as link:
+    async with asyncio.timeout(5), node_link(Server(address, credentials)) as link:
         return [reply.phase async for reply in link.checks(words())]
 
 
@@ -72,7 +72,7 @@ async def test_a_refused_order_is_one_line(folder: Folder) -> None:
     reader = folder.issue(Role.READER, "grafana")
     async with serving(folder.load_balancer(), echo("gale.v1.NodeService", ["GetConfig"])) as address:
         with pytest.raises(RemoteError, match=r"refused: GetConfig is not for reader grafana: .* certificate of node$"):
-            async with node_link(address, reader) as link:
+            async with node_link(Server(address, reader)) as link:
                 await link.get_config("0.1.0", 5)
 
 
@@ -91,6 +91,15 @@ async def test_a_stranger_is_refused_in_the_handshake(folder: Folder, tmp_path: 
             credentials.pem = pem_of_expired(folder, credentials)  # type: ignore[method-assign]
     async with serving(folder.load_balancer(), echo(API, METHODS)) as address:
         assert await call(address, credentials, f"/{API}/GetLocalStatus") is grpc.StatusCode.UNAVAILABLE
+        with pytest.raises(RemoteError, match=r"it closes the connection: with \[tls\] a gale-lb takes"):
+            await fetch_local_status(Server(address, credentials), 2)
+
+
+async def test_asking_with_a_certificate_where_there_is_no_tls_is_one_line(folder: Folder) -> None:
+    anna = folder.issue(Role.OPERATOR, "anna")
+    async with serving(None, echo(API, METHODS)) as address:
+        with pytest.raises(RemoteError, match="no TLS: has the gale-lb there"):
+            await fetch_local_status(Server(address, anna), 2)
 
 
 def pem_of_expired(folder: Folder, good: Credentials) -> Callable[[], tuple[bytes, bytes, bytes]]:
@@ -161,8 +170,8 @@ async def test_a_caller_refuses_who_is_not_that_load_balancer(folder: Folder, tm
         called = address.replace("127.0.0.1", "127.0.0.2") if impostor == "another load balancer" else address
         if called != address:
             relay = await asyncio.start_server(relay_to(address), *called.split(":"))
-        with pytest.raises(RemoteError, match="no connection"):
-            await fetch_local_status(called, 2, anna)
+        with pytest.raises(RemoteError, match="refused by us: its certificate is not a load balancer"):
+            await fetch_local_status(Server(called, anna), 2)
         if called != address:
             relay.close()
 
@@ -193,7 +202,7 @@ async def test_certificates_are_renewed_while_streams_go_on(folder: Folder) -> N
             await asked.get()
             yield node_pb2.Check(node="web-1", weight=1, reports_to=1, condition=node_pb2.CONDITION_SERVING)
 
-    async with asyncio.timeout(10), serving(server, gate=Gate()) as address, node_link(address, web) as link:
+    async with asyncio.timeout(10), serving(server, gate=Gate()) as address, node_link(Server(address, web)) as link:
         replies = link.checks(words())
         asked.put_nowait(None)
         assert (await anext(replies)).phase == "routing"
@@ -232,5 +241,5 @@ async def test_who_is_under_an_authority_that_is_no_longer_trusted_is_out(folder
         old = Credentials(new.path / "ca.crt", folder.path / "web-1.crt", folder.path / "web-1.key")
         (folder.path / "ca.crt").write_bytes(new.ca.certificate)
         assert await checks(address, new_web, "web-1") == ["routing"]
-        with pytest.raises(RemoteError, match="no connection"):
+        with pytest.raises(RemoteError, match="it closes the connection"):
             await checks(address, old, "web-1")
