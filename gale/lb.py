@@ -6,6 +6,7 @@ last. On the way out the programs stay attached: the kernel goes on forwarding w
 """
 
 import asyncio
+import resource
 import signal
 import socket
 from collections.abc import Iterable, Iterator
@@ -30,11 +31,13 @@ from gale.raft.disk import Disk
 from gale.raft.refusals import Refusals
 from gale.raft.tcp import TcpStreams
 from gale.rpc.api_service import ManagementService
+from gale.rpc.limits import API_LIMITS, NODE_LIMITS
 from gale.rpc.log_codec import LogCodec
 from gale.rpc.node_service import NodeService
 from gale.rpc.server import listen
 from gale.rpc.v1.api_pb2_grpc import add_ManagementServiceServicer_to_server
 from gale.rpc.v1.node_pb2_grpc import add_NodeServiceServicer_to_server
+from gale.tls import Role, credentials
 
 log = structlog.get_logger()
 
@@ -43,9 +46,16 @@ async def run(config: LbConfig) -> None:
     """Run a load balancer until SIGTERM or SIGINT. Raises GaleError for what stands in the way."""
     for warning in config.warnings:
         log.warning(warning)
+    if config.tls is None:
+        log.warning(
+            "no [tls]: whoever reaches the private network can pose as a load balancer, as a node and as an operator,"
+            " and read what they say; gale-ctl tls init makes certificates"
+        )
+    raise_open_files()
     private, public = interface_addresses(config.private_interface), interface_addresses(config.public_interface)
     address = own_address(config.quorum, private, config.private_interface)
     ip = address.rpartition(":")[0]
+    own = credentials(config.tls, Role.LOAD_BALANCER, [ip])
     with holding_interfaces(config.public_interface, config.private_interface):
         async with AsyncExitStack() as stack:
             checks_at, api_at = (
@@ -55,7 +65,7 @@ async def run(config: LbConfig) -> None:
             require_free(checks_at, "private_interface.node_port")
             require_free(api_at, "private_interface.api_port")
             require_free([address], "load_balancer_quorum.addresses")
-            nodes, api = await listen(checks_at), await listen(api_at)
+            nodes, api = await listen(checks_at, NODE_LIMITS, own), await listen(api_at, API_LIMITS, own)
             settings = DataplaneSettings(
                 public_interface=config.public_interface,
                 private_interface=config.private_interface,
@@ -66,7 +76,7 @@ async def run(config: LbConfig) -> None:
             dataplane = BpfDataplane(settings)
             hello = Hello(address, tuple(sorted(config.quorum)), config.shared, config.enforces)
             refusals = Refusals()
-            streams = TcpStreams(address, config.quorum, refusals)
+            streams = TcpStreams(address, config.quorum, refusals, own)
             stack.callback(streams.close)
             consensus = RaftConsensus(hello, Disk(config.state_directory), LogCodec(), streams, SystemClock(), refusals)
             stack.push_async_callback(consensus.stop)
@@ -82,7 +92,8 @@ async def run(config: LbConfig) -> None:
             )
             controller = Controller(me, consensus, dataplane, SystemClock())
             add_NodeServiceServicer_to_server(NodeService(address, controller), nodes)
-            add_ManagementServiceServicer_to_server(ManagementService(controller, config.quorum, config.api_port), api)
+            management = ManagementService(controller, config.quorum, config.api_port, own)
+            add_ManagementServiceServicer_to_server(management, api)
             for server in (nodes, api):
                 await server.start()
                 stack.push_async_callback(server.stop, 0.2)
@@ -90,6 +101,12 @@ async def run(config: LbConfig) -> None:
             log.info("gale-lb is up", version=gale.__version__, address=address, config_hash=config.shared.hash)
             await until_told_to_stop(controller)
     log.info("gale-lb stops; its programs stay attached and go on forwarding (gale-lb --detach removes them)")
+
+
+def raise_open_files() -> None:
+    """Every connection is an open file, and the usual limit of 1024 is fewer than there are nodes."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def remove(config: LbConfig) -> None:

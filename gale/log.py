@@ -5,6 +5,7 @@ What libraries say through the standard library's logging comes out in the same 
 
 import logging
 import sys
+import time
 
 import structlog
 
@@ -28,3 +29,19 @@ def configure(level: str = "info") -> None:
     foreign: list[structlog.typing.Processor] = [*shared, structlog.processors.format_exc_info]
     handler.setFormatter(structlog.stdlib.ProcessorFormatter(processor=last, foreign_pre_chain=foreign))
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+
+
+class Refusals:
+    """What strangers can cause: counted each time, and told in the log once a second at most."""
+
+    def __init__(self, event: str) -> None:
+        self._event = event
+        self._told_s = float("-inf")
+        self.count = 0
+
+    def note(self, **about: object) -> None:
+        self.count += 1
+        now_s = time.monotonic()
+        if now_s - self._told_s >= 1.0:
+            self._told_s = now_s
+            structlog.get_logger().warning(self._event, **about, refused_so_far=self.count)

@@ -20,8 +20,9 @@ from gale.core.backoff import backoff_s
 from gale.core.state import Phase
 from gale.errors import RemoteError
 from gale.probe import Prober
-from gale.rpc.client import NodeLink, node_link
+from gale.rpc.client import NodeLink, Server, node_link
 from gale.rpc.v1 import node_pb2 as pb
+from gale.tls import Role, credentials
 
 log = structlog.get_logger()
 
@@ -30,7 +31,8 @@ GOODBYE_S = 3.0
 
 
 async def run(config: NodeConfig) -> None:
-    """Send checks until SIGTERM or SIGINT, then say goodbye."""
+    """Send checks until SIGTERM or SIGINT, then say goodbye. Raises HostError when its certificate is unfit."""
+    own = credentials(config.tls, Role.NODE, [config.name])
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -39,7 +41,7 @@ async def run(config: NodeConfig) -> None:
     )
     prober = Prober(config.probe, config.probe_interval_s, config.probe_timeout_s)
     probing = asyncio.create_task(prober.run())
-    conversations = [Conversation(config, server, prober, stop) for server in config.load_balancers]
+    conversations = [Conversation(config, Server(address, own), prober, stop) for address in config.load_balancers]
     tasks = [asyncio.create_task(conversation.keep_up()) for conversation in conversations]
     stopping = asyncio.create_task(stop.wait())
     done, _ = await asyncio.wait([stopping, probing, *tasks], return_when=asyncio.FIRST_COMPLETED)
@@ -63,9 +65,9 @@ async def first_of(*events: asyncio.Event, timeout_s: float) -> None:
 
 
 class Conversation:
-    """With one load balancer, `server` "HOST:PORT", until `stop` is set."""
+    """With one load balancer, until `stop` is set."""
 
-    def __init__(self, config: NodeConfig, server: str, prober: Prober, stop: asyncio.Event) -> None:
+    def __init__(self, config: NodeConfig, server: Server, prober: Prober, stop: asyncio.Event) -> None:
         self._config = config
         self._server = server
         self._prober = prober
@@ -88,7 +90,7 @@ class Conversation:
             if self._stop.is_set():
                 return
             if self._attempt == 0:
-                log.warning("load balancer lost, trying again", load_balancer=self._server, reason=reason)
+                log.warning("load balancer lost, trying again", load_balancer=str(self._server), reason=reason)
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._stop.wait(), backoff_s(self._attempt, random.random()))
             self._attempt += 1
@@ -98,7 +100,7 @@ class Conversation:
         replies = link.checks(self._checks(interval_s))
         while (reply := await asyncio.wait_for(anext(replies, None), max(timeout_s, GOODBYE_S))) is not None:
             if self._attempt:
-                log.info("load balancer found", load_balancer=self._server, attempts=self._attempt + 1)
+                log.info("load balancer found", load_balancer=str(self._server), attempts=self._attempt + 1)
                 self._attempt = 0
             self._tell(reply)
 
@@ -126,6 +128,6 @@ class Conversation:
             return
         self._last_told = told
         if reply.refusal:
-            log.warning("refused", load_balancer=self._server, reason=reply.refusal, phase=reply.phase)
+            log.warning("refused", load_balancer=str(self._server), reason=reply.refusal, phase=reply.phase)
         else:
-            log.info(f"this node is {reply.phase}", load_balancer=self._server)
+            log.info(f"this node is {reply.phase}", load_balancer=str(self._server))

@@ -14,7 +14,7 @@ import re
 import ssl
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -25,7 +25,7 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
-from gale.config.reading import NAME_PATTERN
+from gale.config.reading import NAME_PATTERN, TlsFiles
 from gale.errors import HostError
 
 log = structlog.get_logger()
@@ -167,6 +167,17 @@ class Credentials:
             return
         self._loaded = new
         log.info("certificate renewed", certificate=str(new.who), valid_until=f"{new.valid_until:%Y-%m-%d}")
+
+
+def credentials(files: TlsFiles | None, role: Role, names: Collection[str]) -> Credentials | None:
+    """Of a configuration's [tls], if it has one. HostError: they are unfit, or of another role or name than these."""
+    if files is None:
+        return None
+    own = Credentials(files.ca, files.cert, files.key)
+    if own.who.role is not role or own.who.name not in names:
+        right = " or ".join(f"{role} {name}" for name in names)
+        raise HostError(f"{files.cert}: is for {own.who}, and this is {right}: gale-ctl tls issue makes one")
+    return own
 
 
 def _marks(paths: Sequence[Path]) -> tuple[tuple[int, int, int] | None, ...]:

@@ -10,9 +10,10 @@ from rich.console import Console
 from rich.table import Table
 
 import gale
+from gale.cli.ctl_tls import PROOF, proving, tls
 from gale.cli.failing import debug_option, one_line_errors
 from gale.cli.tables import load_balancer_table, node_table, summary, verdict_table
-from gale.rpc.client import fetch_cluster_status, fetch_local_status
+from gale.rpc.client import Server, fetch_cluster_status, fetch_local_status
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -42,10 +43,12 @@ def asks(command: Callable[..., None]) -> Callable[..., None]:
         ),
         click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True),
         click.option("--timeout", type=click.FloatRange(0.1), default=3.0, show_default=True, help="Seconds to wait."),
+        *PROOF,
         debug_option,
     )
+    command = one_line_errors("gale-ctl")(proving(command))
     for option in reversed(options):
-        command = option(one_line_errors("gale-ctl")(command))
+        command = option(command)
     return command
 
 
@@ -56,7 +59,7 @@ def cluster() -> None:
 
 @cluster.command("status")
 @asks
-def cluster_status(server: str, output: str, timeout: float, debug: bool) -> None:
+def cluster_status(server: Server, output: str, timeout: float, debug: bool) -> None:
     """Who leads, who follows, and how every node stands."""
     status = uvloop.run(fetch_cluster_status(server, timeout))
     if output == "json":
@@ -73,7 +76,7 @@ def node() -> None:
 
 @node.command("list")
 @asks
-def node_list(server: str, output: str, timeout: float, debug: bool) -> None:
+def node_list(server: Server, output: str, timeout: float, debug: bool) -> None:
     """Every node with its phase, its checks at each load balancer, and its fails."""
     status = uvloop.run(fetch_cluster_status(server, timeout))
     if output == "json":
@@ -84,7 +87,7 @@ def node_list(server: str, output: str, timeout: float, debug: bool) -> None:
 
 @main.command("counters")
 @asks
-def counters(server: str, output: str, timeout: float, debug: bool) -> None:
+def counters(server: Server, output: str, timeout: float, debug: bool) -> None:
     """Packets per verdict on the load balancer that is asked; bpf/README.md says what each verdict means."""
     local = uvloop.run(fetch_local_status(server, timeout))
     verdicts = dict(sorted(local.verdicts.items()))
@@ -92,6 +95,9 @@ def counters(server: str, output: str, timeout: float, debug: bool) -> None:
         click.echo(json.dumps(verdicts, indent=2))
     else:
         show(verdict_table(verdicts))
+
+
+main.add_command(tls)
 
 
 def show(*tables: Table) -> None:

@@ -10,6 +10,7 @@ from gale.cli.failing import debug_option, one_line_errors
 from gale.config import load_node
 from gale.log import configure
 from gale.node import run
+from gale.tls import Role, credentials
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -22,6 +23,7 @@ def main(config: Path, check: bool, debug: bool) -> None:
     """Send health checks to every load balancer until stopped, then say goodbye."""
     settings = load_node(config)
     if check:
+        credentials(settings.tls, Role.NODE, [settings.name])
         click.echo(f"{config}: right; node {settings.name} checks in at {', '.join(settings.load_balancers)}")
         return
     configure("debug" if debug else "info")

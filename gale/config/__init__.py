@@ -9,5 +9,6 @@ Every refusal is a ConfigError of one line: file, key, value, rule.
 
 from gale.config.lb import LbConfig, load_lb
 from gale.config.node import NodeConfig, load_node
+from gale.config.reading import TlsFiles
 
-__all__ = ["LbConfig", "NodeConfig", "load_lb", "load_node"]
+__all__ = ["LbConfig", "NodeConfig", "TlsFiles", "load_lb", "load_node"]

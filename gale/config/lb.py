@@ -6,7 +6,7 @@ from typing import Annotated
 
 import msgspec
 
-from gale.config.reading import Address, Duration, Interface, Name, Port, Table, read, refuse_unless
+from gale.config.reading import Address, Duration, Interface, Name, Port, Table, TlsFiles, read, refuse_unless
 from gale.core.shared import HealthPolicy, Service, SharedConfig
 
 DEFAULT_SERVICE = "default"
@@ -69,6 +69,7 @@ class LbFile(Table, frozen=True):
     forwarding: Forwarding = Forwarding()
     service: tuple[ServiceEntry, ...] = ()
     state: State = State()
+    tls: TlsFiles | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +86,12 @@ class LbConfig:
     shared: SharedConfig
     state_directory: Path
     warnings: tuple[str, ...]
+    tls: TlsFiles | None = None
+
+    @property
+    def load_balancers(self) -> tuple[str, ...]:
+        """The private addresses of all, this one included, without their ports."""
+        return tuple(entry.rpartition(":")[0] for entry in self.quorum)
 
 
 def load_lb(path: Path) -> LbConfig:
@@ -140,6 +147,7 @@ def load_lb(path: Path) -> LbConfig:
         shared=SharedConfig(policy, services),
         state_directory=Path(file.state.directory),
         warnings=tuple(_warnings(file)),
+        tls=file.tls,
     )
 
 

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from gale.config.reading import NAME_PATTERN, SERVICES_MAX, Duration, Name, Port, Table, read, refuse_unless
+from gale.config.reading import NAME_PATTERN, SERVICES_MAX, Duration, Name, Port, Table, TlsFiles, read, refuse_unless
 from gale.core.probes import CommandProbe, HttpProbe, Probe, TcpProbe
 
 
@@ -41,6 +41,7 @@ class NodeFile(Table, frozen=True):
     load_balancer: LoadBalancers
     node: NodeEntry = NodeEntry()
     health: Health = Health()
+    tls: TlsFiles | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +55,7 @@ class NodeConfig:
     probe: Probe | None = None
     probe_interval_s: float = 1.0
     probe_timeout_s: float = 1.0
+    tls: TlsFiles | None = None
 
 
 def load_node(path: Path) -> NodeConfig:
@@ -92,6 +94,7 @@ def load_node(path: Path) -> NodeConfig:
         probe=_probe(path, health),
         probe_interval_s=health.interval / 1_000,
         probe_timeout_s=health.timeout / 1_000,
+        tls=file.tls,
     )
 
 

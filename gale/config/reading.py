@@ -34,6 +34,14 @@ class Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     pass
 
 
+class TlsFiles(Table, frozen=True):
+    """[tls]: the authority, this program's certificate and its key, as PEM files."""
+
+    ca: Path
+    cert: Path
+    key: Path
+
+
 def read(path: Path, into: type[Any]) -> Any:
     """The file as an `into`. Raises ConfigError."""
     try:
@@ -60,6 +68,10 @@ def _decode(kind: type[Any], value: Any) -> Any:
             return Address(ipaddress.IPv4Address(value))
         except ValueError:
             raise ValueError('not an IPv4 address; write e.g. "192.168.1.2"') from None
+    if kind is Path:
+        if not isinstance(value, str) or not value:
+            raise ValueError('not a path; write e.g. "/etc/gale/tls/ca.crt"')
+        return Path(value)
     raise NotImplementedError(kind)
 
 

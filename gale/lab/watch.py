@@ -18,7 +18,7 @@ import time
 import uvloop
 
 from gale.errors import GaleError
-from gale.rpc.client import fetch_cluster_status
+from gale.rpc.client import Server, fetch_cluster_status
 
 TIMEOUT_S = 0.5
 
@@ -30,7 +30,7 @@ async def follow(server: str, interval_s: float, count: int) -> None:
         begin = time.monotonic()
         status, error = None, None
         try:
-            status = await fetch_cluster_status(server, TIMEOUT_S)
+            status = await fetch_cluster_status(Server(server), TIMEOUT_S)
         except GaleError as failure:
             error = str(failure)
         line = {"at_s": round(time.monotonic(), 4), "server": server, "status": status, "error": error}

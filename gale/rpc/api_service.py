@@ -6,21 +6,26 @@ import grpc
 
 from gale.errors import RemoteError
 from gale.ports import Operator
-from gale.rpc.client import fetch_local_status
+from gale.rpc.client import Server, fetch_local_status
 from gale.rpc.status import cluster_status, local_status
 from gale.rpc.v1 import api_pb2 as pb
 from gale.rpc.v1 import api_pb2_grpc as services
+from gale.tls import Credentials
 
 ASK_OTHERS_S = 0.5
 
 
 class ManagementService(services.ManagementServiceServicer):
-    """`quorum`: every load balancer's address; `api_port`: where one that never announced itself would answer."""
+    """`quorum`: every load balancer's address; `api_port`: where one that never announced itself would answer;
+    `credentials`: to ask the others with."""
 
-    def __init__(self, operator: Operator, quorum: tuple[str, ...], api_port: int) -> None:
+    def __init__(
+        self, operator: Operator, quorum: tuple[str, ...], api_port: int, credentials: Credentials | None = None
+    ) -> None:
         self._operator = operator
         self._quorum = quorum
         self._api_port = api_port
+        self._credentials = credentials
 
     async def GetLocalStatus(
         self, request: pb.GetLocalStatusRequest, context: grpc.aio.ServicerContext
@@ -39,6 +44,6 @@ class ManagementService(services.ManagementServiceServicer):
         known = self._operator.state.load_balancers.get(address)
         api = known.api if known else f"{address.rpartition(':')[0]}:{self._api_port}"
         try:
-            return await fetch_local_status(api, ASK_OTHERS_S)
+            return await fetch_local_status(Server(api, self._credentials), ASK_OTHERS_S)
         except RemoteError as error:
             return str(error)

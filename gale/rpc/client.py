@@ -3,8 +3,10 @@
 One function, `_as_remote_error`, turns grpc's failures into one line for an operator.
 """
 
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import grpc
@@ -12,6 +14,7 @@ from google.protobuf.json_format import MessageToDict
 
 from gale.errors import RemoteError
 from gale.rpc.v1 import api_pb2, api_pb2_grpc, node_pb2, node_pb2_grpc
+from gale.tls import Credentials
 
 # A closed network must not send our calls through a proxy, and a dead peer must be redialled soon.
 CHANNEL = (
@@ -21,8 +24,20 @@ CHANNEL = (
 )
 
 
-async def fetch_local_status(server: str, timeout_s: float) -> api_pb2.LocalStatus:
-    """`server`: "HOST:PORT" of an API. Raises RemoteError."""
+@dataclass(frozen=True, slots=True)
+class Server:
+    """Whom to call, "HOST:PORT", and how to prove who we are. With credentials the server must prove to be what the
+    address names as well; without, nothing is proved and everything can be read on the way."""
+
+    address: str
+    credentials: Credentials | None = None
+
+    def __str__(self) -> str:
+        return self.address
+
+
+async def fetch_local_status(server: Server, timeout_s: float) -> api_pb2.LocalStatus:
+    """Raises RemoteError."""
     async with _channel(server) as channel:
         stub = api_pb2_grpc.ManagementServiceStub(channel)
         try:
@@ -32,7 +47,7 @@ async def fetch_local_status(server: str, timeout_s: float) -> api_pb2.LocalStat
         return answer
 
 
-async def fetch_cluster_status(server: str, timeout_s: float) -> dict[str, Any]:
+async def fetch_cluster_status(server: Server, timeout_s: float) -> dict[str, Any]:
     """The cluster's status as plain values, in the JSON form that `gale-ctl cluster status -o json` prints."""
     async with _channel(server) as channel:
         stub = api_pb2_grpc.ManagementServiceStub(channel)
@@ -51,7 +66,7 @@ async def fetch_cluster_status(server: str, timeout_s: float) -> dict[str, Any]:
 class NodeLink:
     """One load balancer as a node talks to it."""
 
-    def __init__(self, server: str, channel: grpc.aio.Channel) -> None:
+    def __init__(self, server: Server, channel: grpc.aio.Channel) -> None:
         self._server = server
         self._stub = node_pb2_grpc.NodeServiceStub(channel)
 
@@ -73,24 +88,39 @@ class NodeLink:
 
 
 @asynccontextmanager
-async def node_link(server: str) -> AsyncIterator[NodeLink]:
+async def node_link(server: Server) -> AsyncIterator[NodeLink]:
     async with _channel(server) as channel:
         yield NodeLink(server, channel)
 
 
-def _channel(server: str) -> grpc.aio.Channel:
-    return grpc.aio.insecure_channel(server, options=CHANNEL)
+def _channel(server: Server) -> grpc.aio.Channel:
+    if server.credentials is None:
+        return grpc.aio.insecure_channel(server.address, options=CHANNEL)
+    ca, cert, key = server.credentials.pem()
+    proof = grpc.ssl_channel_credentials(ca, key, cert)
+    return grpc.aio.secure_channel(server.address, proof, options=CHANNEL)
 
 
-def _as_remote_error(server: str, error: grpc.aio.AioRpcError) -> RemoteError:
+def _as_remote_error(server: Server, error: grpc.aio.AioRpcError) -> RemoteError:
     match error.code():
         case grpc.StatusCode.UNAVAILABLE:
-            return RemoteError(f"{server}: no connection: is gale-lb running there?")
+            return RemoteError(f"{server}: {_why_unavailable(error.details() or '')}")
         case grpc.StatusCode.DEADLINE_EXCEEDED:
             return RemoteError(f"{server}: no answer in time")
         case grpc.StatusCode.UNIMPLEMENTED:
             return RemoteError(f"{server}: something else answers there: is that the api_port, and gale-lb's?")
-        case grpc.StatusCode.INVALID_ARGUMENT:
+        case grpc.StatusCode.INVALID_ARGUMENT | grpc.StatusCode.PERMISSION_DENIED | grpc.StatusCode.RESOURCE_EXHAUSTED:
             return RemoteError(f"{server}: refused: {error.details()}")
         case code:
             return RemoteError(f"{server}: {code.name.lower()}: {error.details()}")
+
+
+def _why_unavailable(details: str) -> str:
+    """grpc's words for every way not to get through, in an operator's."""
+    if re.search("CERTIFICATE_VERIFY_FAILED|Verification Check failed", details):
+        return "refused by us: its certificate is not a load balancer's for this address, under our ca"
+    if "handshake failed" in details:
+        return "no TLS: has the gale-lb there a [tls]?"
+    if re.search("Socket closed|reset by peer", details):
+        return "it closes the connection: with [tls] a gale-lb takes a certificate of its own ca only"
+    return "no connection: is gale-lb running there?"

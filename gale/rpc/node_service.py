@@ -1,11 +1,14 @@
 """What nodes call. A node's address is where its connection comes from: it cannot speak for another machine.
 
-Without certificates the name is what the node says it is; the state sees to it that one name has one address.
+With certificates its name is its certificate's. Without, the name is what the node says it is; the state sees to it
+that one name has one address.
+
+A stream that is too fast is read more slowly, which in the end holds back the sender.
 """
 
+import asyncio
 import re
 from collections.abc import AsyncIterator
-from urllib.parse import unquote
 
 import grpc
 
@@ -13,6 +16,8 @@ import gale
 from gale.config.reading import NAME_PATTERN, SERVICES_MAX
 from gale.core.state import NodeInfo
 from gale.ports import NodeGate
+from gale.rpc.auth import caller, peer_address
+from gale.rpc.limits import CHECKS_BURST, CHECKS_PER_S, Pace
 from gale.rpc.v1 import node_pb2 as pb
 from gale.rpc.v1 import node_pb2_grpc as services
 
@@ -37,8 +42,13 @@ class NodeService(services.NodeServiceServicer):
     async def Checks(
         self, requests: AsyncIterator[pb.Check], context: grpc.aio.ServicerContext
     ) -> AsyncIterator[pb.CheckReply]:
-        address = peer_address(context.peer())
+        address, who, pace = peer_address(context.peer()), caller(context), Pace(CHECKS_PER_S, CHECKS_BURST)
         async for check in requests:
+            if delay_s := pace.delay_s(asyncio.get_running_loop().time()):
+                await asyncio.sleep(delay_s)
+            if who and who.name != check.node:
+                reason = f"node name {check.node[:64]!r}: the certificate is for {who}, which speaks for itself only"
+                await context.abort(grpc.StatusCode.PERMISSION_DENIED, reason)
             try:
                 info = node_info(check, address)
             except ValueError as error:
@@ -49,12 +59,6 @@ class NodeService(services.NodeServiceServicer):
                 return
             standing = self._gate.check(info, serving=check.condition == pb.CONDITION_SERVING)
             yield pb.CheckReply(phase=standing.phase, refusal=standing.refusal)
-
-
-def peer_address(peer: str) -> str:
-    """The IPv4 address in grpc's name of a peer, "ipv4:ADDRESS:PORT"; empty when it is something else."""
-    kind, _, rest = unquote(peer).partition(":")
-    return rest.rpartition(":")[0] if kind == "ipv4" else ""
 
 
 def node_info(check: pb.Check, address: str) -> NodeInfo:

@@ -1,25 +1,62 @@
-"""Listening: one gRPC server a port, so that what nodes reach and what operators reach stay apart."""
+"""Listening: one gRPC server a port, so that what nodes reach and what operators reach stay apart.
+
+A connection costs a stranger little and must cost us little: its handshake has to be done soon, one that nobody calls
+on is closed, and a call that is not read on holds back its sender after a few kilobytes.
+"""
 
 from collections.abc import Iterable
 
 import grpc
 
 from gale.errors import HostError
+from gale.rpc.auth import Doorkeeper
+from gale.rpc.limits import Limits
+from gale.tls import Credentials
 
 OPTIONS = (
     ("grpc.so_reuseport", 0),  # a second gale-lb on the port is an error, not a rival for its connections
     ("grpc.max_receive_message_length", 64 * 1024),
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 2_000),
+    ("grpc.server_handshake_timeout_ms", 2_000),
+    ("grpc.max_connection_idle_ms", 30_000),
+    ("grpc.max_concurrent_streams", 32),  # on one connection
+    ("grpc.http2.bdp_probe", 0),  # a fast sender earns no larger buffer
+    ("grpc.http2.lookahead_bytes", 16 * 1024),
 )
 
 
-async def listen(addresses: Iterable[str]) -> grpc.aio.Server:
+async def listen(addresses: Iterable[str], limits: Limits, credentials: Credentials | None = None) -> grpc.aio.Server:
     """A server bound to "IP:PORT" addresses, not started yet. Raises HostError when one is taken."""
-    server = grpc.aio.server(options=OPTIONS)
+    connections = ("grpc.max_allowed_incoming_connections", limits.connections)
+    doorkeeper = Doorkeeper(limits, certificates=credentials is not None)
+    server = grpc.aio.server(options=(*OPTIONS, connections), interceptors=(doorkeeper,))
     for address in addresses:
         try:
-            server.add_insecure_port(address)
+            if credentials is None:
+                server.add_insecure_port(address)
+            else:
+                server.add_secure_port(address, _secure(credentials))
         except RuntimeError as error:
+            await server.stop(None)
             raise HostError(f"cannot listen on {address}: is another program using the port?") from error
     return server
+
+
+def _secure(credentials: Credentials) -> grpc.ServerCredentials:
+    """gRPC asks at every handshake for a new configuration; it is given one when the files have changed."""
+    given = credentials.pem()
+
+    def changed() -> grpc.ServerCertificateConfiguration | None:
+        nonlocal given
+        if credentials.pem() is given:
+            return None
+        given = credentials.pem()
+        return _configuration(given)
+
+    return grpc.dynamic_ssl_server_credentials(_configuration(given), changed, require_client_authentication=True)
+
+
+def _configuration(pem: tuple[bytes, bytes, bytes]) -> grpc.ServerCertificateConfiguration:
+    ca, cert, key = pem
+    return grpc.ssl_server_certificate_configuration([(key, cert)], ca)

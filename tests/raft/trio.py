@@ -18,6 +18,7 @@ from gale.raft.refusals import Refusals
 from gale.raft.streams import Stream
 from gale.raft.tcp import TcpStream, TcpStreams
 from gale.rpc.log_codec import LogCodec
+from gale.tls import Credentials
 
 SHARED = SharedConfig(HealthPolicy(1), (Service("default", 8080, 80),))
 
@@ -74,7 +75,8 @@ class CutStreams(TcpStreams):
 class Trio:
     """Three load balancers' consensus, each on a loopback port of its own."""
 
-    def __init__(self, directory: Path, size: int = 3) -> None:
+    def __init__(self, directory: Path, size: int = 3, credentials: Credentials | None = None) -> None:
+        self.credentials = credentials
         self.quorum = free_addresses(size)
         self.directory = directory
         self.running: dict[str, RaftConsensus] = {}
@@ -85,7 +87,7 @@ class Trio:
     ) -> RaftConsensus:
         members = tuple(sorted(members or self.quorum))
         refusals = Refusals()
-        streams = self.streams[address] = CutStreams(address, members, refusals)
+        streams = self.streams[address] = CutStreams(address, members, refusals, self.credentials)
         hello = Hello(address, members, shared, enforces)
         try:
             disk = Disk(self.directory_of(address))
@@ -143,8 +145,8 @@ async def eventually(holds: Callable[[], bool], within_s: float = 8.0) -> None:
 
 
 @asynccontextmanager
-async def trio(directory: Path, size: int = 3) -> AsyncIterator[Trio]:
-    cluster = Trio(directory, size)
+async def trio(directory: Path, size: int = 3, credentials: Credentials | None = None) -> AsyncIterator[Trio]:
+    cluster = Trio(directory, size, credentials)
     for address in cluster.quorum:
         await cluster.start(address)
     try:

@@ -20,8 +20,10 @@ from gale.memory import MemoryConsensus, MemoryDataplane
 from gale.node import Conversation
 from gale.probe import Prober
 from gale.rpc.api_service import ManagementService
-from gale.rpc.client import fetch_cluster_status
-from gale.rpc.node_service import NodeService, node_info, peer_address
+from gale.rpc.auth import peer_address
+from gale.rpc.client import Server, fetch_cluster_status
+from gale.rpc.limits import NODE_LIMITS
+from gale.rpc.node_service import NodeService, node_info
 from gale.rpc.server import listen
 from gale.rpc.v1 import node_pb2, node_pb2_grpc
 from gale.rpc.v1.api_pb2_grpc import add_ManagementServiceServicer_to_server
@@ -36,7 +38,7 @@ class Box:
 
     def __init__(self, nodes: int, api: int, controller: Controller, consensus: MemoryConsensus) -> None:
         self.nodes = f"127.0.0.1:{nodes}"
-        self.api = f"127.0.0.1:{api}"
+        self.api = Server(f"127.0.0.1:{api}")
         self.controller = controller
         self.consensus = consensus
 
@@ -70,7 +72,7 @@ async def node(server: str, prober: Prober | None = None) -> AsyncIterator[async
     """A node's conversation; yields the event that tells it to stop."""
     stop = asyncio.Event()
     config = NodeConfig("web", (server,), weight=2)
-    conversation = Conversation(config, server, prober or Prober(None, 1, 1), stop)
+    conversation = Conversation(config, Server(server), prober or Prober(None, 1, 1), stop)
     task = asyncio.create_task(conversation.keep_up())
     try:
         yield stop
@@ -115,7 +117,7 @@ async def test_a_node_finds_a_load_balancer_that_starts_later() -> None:
         consensus = MemoryConsensus(ADDRESS)
         announce = Announce(0, ADDRESS, "127.0.0.1:1", "0.1.0", SHARED, enforces=False, leads=False)
         controller = Controller(announce, consensus, MemoryDataplane(), SystemClock())
-        server = await listen([address])
+        server = await listen([address], NODE_LIMITS)
         add_NodeServiceServicer_to_server(NodeService(ADDRESS, controller), server)
         await server.start()
         loop = asyncio.create_task(controller.run())
@@ -168,13 +170,13 @@ async def test_without_a_quorum_status_says_so_and_still_answers() -> None:
 
 async def test_nobody_there_is_one_line() -> None:
     with pytest.raises(RemoteError, match=r"127\.0\.0\.1:1: no connection: is gale-lb running there"):
-        await fetch_cluster_status("127.0.0.1:1", 2)
+        await fetch_cluster_status(Server("127.0.0.1:1"), 2)
 
 
 async def test_a_port_in_use_is_one_line() -> None:
     async with load_balancer() as box:
         with pytest.raises(HostError, match=r"cannot listen on .*: is another program"):
-            await listen([box.nodes])
+            await listen([box.nodes], NODE_LIMITS)
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,20 @@
 """Configuration: what loads, and what is refused with which words."""
 
+from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
-from gale.config import load_lb, load_node
+from gale.cli.lb import main as gale_lb
+from gale.cli.node import main as gale_node
+from gale.config import TlsFiles, load_lb, load_node
 from gale.core.probes import CommandProbe, HttpProbe, Probe, TcpProbe
 from gale.errors import ConfigError
+from gale.pki import issue, make_ca, write
+from gale.tls import Identity, Role
 
 SAMPLES = Path(__file__).parent / "samples"
 SHIPPED = Path(__file__).parents[2] / "cmd"
@@ -81,6 +89,10 @@ def test_the_hash_covers_what_must_agree_and_nothing_else(tmp_path: Path) -> Non
         ("[[service]]\nname = 'a b'\nport = 1", 'service[0].name = "a b": expected `str` matching'),
         ("[[service]]\nport = 1", "service[0].name: missing"),
         ("[[service]]\nname = 'a'\nport = 1\naddresses = ['x']", 'service[0].addresses[0] = "x": not an IPv4 address'),
+        ("[tls]\nca = 'ca.crt'\ncert = 'lb.crt'", "tls.key: missing"),
+        ("[tls]\nca = 'ca.crt'\ncert = ''\nkey = 'lb.key'", 'tls.cert = "": not a path; write e.g. "/etc/gale'),
+        ("[tls]\nca = 1\ncert = 'lb.crt'\nkey = 'lb.key'", "tls.ca = 1: not a path"),
+        ("[tls]\ncafile = 'ca.crt'", "tls.cafile: unknown key"),
         ("[", "not TOML"),
     ],
 )
@@ -111,6 +123,39 @@ def test_impossible_combinations_are_refused(tmp_path: Path, before: str, after:
     with pytest.raises(ConfigError, match=r"lb\.toml: ") as refusal:
         load_lb(written(tmp_path, LB.replace(before, after)))
     assert words in str(refusal.value)
+
+
+@pytest.mark.parametrize(("load", "rest"), [(load_lb, LB), (load_node, NODE)])
+def test_certificates_are_three_files_or_none(tmp_path: Path, load: Callable[[Path], Any], rest: str) -> None:
+    assert load(written(tmp_path, rest)).tls is None
+    tls = '[tls]\nca = "/etc/gale/ca.crt"\ncert = "/etc/gale/own.crt"\nkey = "/etc/gale/own.key"\n'
+    expected = TlsFiles(Path("/etc/gale/ca.crt"), Path("/etc/gale/own.crt"), Path("/etc/gale/own.key"))
+    assert load(written(tmp_path, rest + tls)).tls == expected
+
+
+@pytest.mark.parametrize(
+    ("who", "certificate", "words"),
+    [
+        ("lb", "lb 192.168.1.3", "right; hash"),
+        ("lb", "lb 192.168.1.9", "is for lb 192.168.1.9, and this is lb 192.168.1.2 or lb 192.168.1.3"),
+        ("lb", "operator anna", "is for operator anna, and this is lb 192.168.1.2 or"),
+        ("node", "node web-1", "right; node web-1"),
+        ("node", "node web-2", "is for node web-2, and this is node web-1: gale-ctl tls issue makes one"),
+        ("node", "lb 192.168.1.2", "is for lb 192.168.1.2, and this is node web-1"),
+        ("node", "", "own.crt: cannot be read: No such file"),
+    ],
+)
+def test_check_reads_the_certificates_too(tmp_path: Path, who: str, certificate: str, words: str) -> None:
+    ca = make_ca(datetime.now(UTC))
+    write(tmp_path, "ca", ca)
+    if certificate:
+        role, name = certificate.split()
+        write(tmp_path, "own", issue(ca, Identity(Role(role), name), datetime.now(UTC)))
+    tls = f'[tls]\nca = "{tmp_path}/ca.crt"\ncert = "{tmp_path}/own.crt"\nkey = "{tmp_path}/own.key"\n'
+    file = written(tmp_path, (LB if who == "lb" else NODE + '[node]\nname = "web-1"\n') + tls)
+    told = CliRunner().invoke(gale_lb if who == "lb" else gale_node, ["--config", str(file), "--check"])
+    assert words in told.output
+    assert (told.exit_code == 0) is ("right" in words)
 
 
 def test_a_node_needs_an_address_for_each_load_balancer(tmp_path: Path) -> None:

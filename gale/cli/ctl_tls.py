@@ -1,0 +1,139 @@
+"""gale-ctl and certificates: making them, and proving with one who asks."""
+
+import functools
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from gale.cli.failing import debug_option, one_line_errors
+from gale.errors import ConfigError, HostError
+from gale.pki import CA_DAYS, DAYS, Pair, issue, make_ca, write
+from gale.rpc.client import Server
+from gale.tls import Credentials, Identity, Role, identity
+
+DIRECTORY = Path("/etc/gale/tls")
+
+
+def _file(name: str, variable: str, words: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    return click.option(name, type=click.Path(path_type=Path), envvar=variable, show_envvar=True, help=words)
+
+
+# The options that every question and every order has.
+PROOF = (
+    _file("--ca", "GALE_CA", "The authority that load balancers are to prove themselves by."),
+    _file("--cert", "GALE_CERT", "Your certificate."),
+    _file("--key", "GALE_KEY", "Its key."),
+)
+
+
+def proving(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the Server that its options --server, --ca, --cert and --key make together."""
+
+    @functools.wraps(command)
+    def with_server(*, server: str, ca: Path | None, cert: Path | None, key: Path | None, **options: object) -> None:
+        if ca and cert and key:
+            credentials = Credentials(ca, cert, key)
+        elif ca or cert or key:
+            raise ConfigError("--ca, --cert and --key (or GALE_CA, GALE_CERT and GALE_KEY) go together: give all three")
+        else:
+            credentials = None
+        command(server=Server(server, credentials), **options)
+
+    return with_server
+
+
+@click.group()
+def tls() -> None:
+    """Make the certificates that [tls] asks for."""
+
+
+directory_option = click.option(
+    "--directory",
+    type=click.Path(path_type=Path),
+    default=DIRECTORY,
+    show_default=True,
+    help="Where ca.crt and ca.key are.",
+)
+
+
+@tls.command("init")
+@directory_option
+@debug_option
+@one_line_errors("gale-ctl")
+def init(directory: Path, debug: bool) -> None:
+    """Make an authority: ca.crt for everybody, and ca.key, which whoever has it can be anybody with."""
+    for name in ("ca.crt", "ca.key"):
+        if (directory / name).exists():
+            raise HostError(f"{directory / name}: is there already: another authority needs another directory")
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        certificate, key = write(directory, "ca", make_ca(datetime.now(UTC)))
+    except OSError as error:
+        raise HostError(f"{directory}: cannot be written: {error.strerror}") from error
+    click.echo(f"{certificate}: give it to every load balancer, node and operator; valid for {CA_DAYS} days")
+    click.echo(f"{key}: keep it to yourself, best on no load balancer")
+
+
+@tls.command("issue")
+@click.argument("role", type=click.Choice([role.value for role in Role]))
+@click.argument("name")
+@click.option("--hostname", multiple=True, help="Of a load balancer: a name by which nodes and operators call it.")
+@click.option("--days", type=click.IntRange(1, CA_DAYS), default=DAYS, show_default=True, help="How long it is valid.")
+@directory_option
+@debug_option
+@one_line_errors("gale-ctl")
+def issue_(role: str, name: str, hostname: tuple[str, ...], days: int, directory: Path, debug: bool) -> None:
+    """Make NAME.crt and NAME.key; again for the same NAME: new ones in their place.
+
+    NAME of a load balancer (lb) is its private IPv4 address, of a node its node.name, of an operator or a reader any.
+    """
+    try:
+        who = Identity(Role(role), name)
+    except ValueError as error:
+        raise ConfigError(f"NAME {error}") from error
+    if hostname and who.role is not Role.LOAD_BALANCER:
+        raise ConfigError(f"--hostname {hostname[0]}: is for load balancers, nobody calls a {role}")
+    if name == "ca":
+        raise ConfigError("NAME ca: its files would replace the authority's: take another")
+    existing = directory / f"{name}.crt"
+    if existing.exists() and (holder := _show(existing)[0]) != who:
+        raise HostError(f"{existing}: is for {holder}: move it away, or take another name")
+    try:
+        ca = Pair((directory / "ca.crt").read_bytes(), (directory / "ca.key").read_bytes())
+        certificate, key = write(directory, name, issue(ca, who, datetime.now(UTC), days, hostname))
+    except OSError as error:
+        raise HostError(f"{error.filename}: {error.strerror}; gale-ctl tls init makes an authority") from error
+    except (TypeError, ValueError) as error:
+        raise HostError(f"{directory}: cannot issue: {error}") from error
+    click.echo(f"{certificate}: {who}, valid until {_show(certificate)[1]:%Y-%m-%d}")
+    click.echo(f"{key}: for nobody else")
+
+
+@tls.command("show")
+@click.argument("file", type=click.Path(path_type=Path))
+@debug_option
+@one_line_errors("gale-ctl")
+def show(file: Path, debug: bool) -> None:
+    """Whom a certificate names, and until when."""
+    who, until = _show(file)
+    click.echo(f"{who or 'an authority'}, valid until {until:%Y-%m-%d %H:%M} UTC")
+
+
+def _show(file: Path) -> tuple[Identity | None, datetime]:
+    """None for the holder of an authority's certificate."""
+    try:
+        certificate = x509.load_pem_x509_certificate(file.read_bytes())
+    except OSError as error:
+        raise HostError(f"{file}: cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise HostError(f"{file}: not a certificate in PEM form") from error
+    try:
+        if certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca:
+            return None, certificate.not_valid_after_utc
+        return identity(certificate.public_bytes(Encoding.DER)), certificate.not_valid_after_utc
+    except (ValueError, x509.ExtensionNotFound) as error:
+        raise HostError(f"{file}: {error}") from error
