@@ -16,7 +16,7 @@ import structlog
 from gale.core.agenda import next_duty
 from gale.core.apply import impostor, screen
 from gale.core.commands import Announce, Command, Passed, Report
-from gale.core.outcome import Refusal, Rejected
+from gale.core.outcome import Applied, Refusal, Rejected
 from gale.core.plan import after, plan
 from gale.core.shared import HealthPolicy
 from gale.core.state import ClusterState, NodeInfo, Phase
@@ -59,7 +59,7 @@ class Controller:
         return self._consensus.state.shared.health if self._consensus.state.reference else self._me.shared.health
 
     def check(self, info: NodeInfo, serving: bool) -> Standing:
-        if reason := impostor(self.state.nodes, info):
+        if reason := impostor(self.state, info):
             self._refuse(info, reason)
         else:
             self._watch.check(info, serving, self._clock.monotonic_ms())
@@ -174,7 +174,7 @@ class Controller:
             return
         if isinstance(outcome, Rejected):
             log.warning("proposal rejected", command=type(command).__name__, reason=outcome.reason)
-        elif isinstance(command, Report):
+        elif isinstance(outcome, Applied) and isinstance(command, Report):
             self._note_refusals(outcome.refusals, command)
         self.wake()
 

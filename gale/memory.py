@@ -6,7 +6,8 @@ They implement the ports of gale/ports.py and enforce the same rules as the real
 from collections.abc import Callable, Iterable, Mapping
 
 from gale.core.apply import apply
-from gale.core.commands import Command
+from gale.core.commands import Command, Origin, Proposal
+from gale.core.once import next_epoch
 from gale.core.outcome import Outcome
 from gale.core.plan import SetSlots, Write, after
 from gale.core.state import ClusterState
@@ -48,11 +49,13 @@ class MemoryConsensus:
 
     def __init__(self, me: str) -> None:
         self.state = ClusterState()
-        self.log: list[Command] = []
+        self.log: list[Proposal] = []
         self.ready = True
         self.quorum = True
         self.connected = frozenset({me})
         self.leader = me
+        self._me = me
+        self._epoch = next_epoch(self.state, me, wall_ms=0)
 
     def status(self) -> ConsensusStatus:
         leader = self.leader if self.quorum else None
@@ -61,8 +64,9 @@ class MemoryConsensus:
     async def propose(self, command: Command) -> Outcome:
         if not self.quorum:
             raise ConsensusError("not committed: there is no leader")
-        self.log.append(command)
-        self.state, outcome = apply(self.state, command)
+        proposal = Proposal(Origin(self._me, self._epoch, len(self.log) + 1), command)
+        self.log.append(proposal)
+        self.state, outcome = apply(self.state, proposal)
         return outcome
 
 

@@ -20,7 +20,12 @@ def next_duty(state: ClusterState, me: Announce, *, leads: bool, connected: Set[
     time_ms    this machine's wall clock
     """
     known = state.load_balancers.get(me.load_balancer)
-    announced = known is not None and (known.api, known.version, known.shared) == (me.api, me.version, me.shared)
+    announced = known is not None and (known.api, known.version, known.shared, known.members) == (
+        me.api,
+        me.version,
+        me.shared,
+        me.members,
+    )
     reference = state.reference
     refers = reference is not None and (reference.shared, reference.enforced) == (me.shared, me.enforces)
     if not announced or (leads and not refers):

@@ -1,7 +1,7 @@
-"""The one function that makes the next state: apply(state, command) -> (state, outcome).
+"""The one function that makes the next state: apply(state, proposal) -> (state, outcome).
 
-It is total: whatever the command says, it returns. It reads no clock and leaves no trace: equal states and equal
-commands give equal results on every load balancer, today and when the log is replayed next year.
+It is total: whatever the proposal says, it returns. It reads no clock and leaves no trace: equal states and equal
+proposals give equal results on every load balancer, today and when the log is replayed next year.
 
     joining ──rises──> routing ──falls──> failed ──rises──> routing
        ^                 │  ^ └─ too often ──> banned ──lifted──> joining
@@ -17,7 +17,7 @@ from dataclasses import replace
 
 from gale.core.commands import (
     Announce,
-    Command,
+    Barrier,
     Drain,
     Goodbye,
     LiftBans,
@@ -25,19 +25,27 @@ from gale.core.commands import (
     NotServing,
     Observation,
     Passed,
+    Proposal,
     Report,
     SetAlive,
 )
 from gale.core.draft import Draft
 from gale.core.health import Judgement, judge
+from gale.core.membership import check_members
+from gale.core.once import stale
 from gale.core.outcome import Applied, Outcome, Refusal, Rejected
 from gale.core.shared import SLOTS
 from gale.core.slots import SlotTable, rebalance
 from gale.core.state import ClusterState, LoadBalancer, Node, NodeInfo, Phase, Reference
 
 
-def apply(state: ClusterState, command: Command) -> tuple[ClusterState, Outcome]:
+def apply(state: ClusterState, proposal: Proposal) -> tuple[ClusterState, Outcome]:
+    if reason := stale(state, proposal.origin):
+        return state, reason
+    command = proposal.command
+    outcome: Outcome
     draft = Draft(state, command.time_ms)
+    draft.note(proposal.origin)
     match command:
         case Report():
             outcome = _report(draft, command)
@@ -49,7 +57,10 @@ def apply(state: ClusterState, command: Command) -> tuple[ClusterState, Outcome]
             outcome = _lift_bans(draft)
         case Drain():
             outcome = _drain(draft, command)
-    return _settle(state, draft.finish()), outcome
+        case Barrier():
+            outcome = Applied()
+    new = draft.finish()
+    return _settle(state, new) if draft.moves_flows else new, outcome
 
 
 def screen(state: ClusterState, report: Report) -> tuple[Report, tuple[Refusal, ...]]:
@@ -108,7 +119,7 @@ def _observe(draft: Draft, reporter: str, observation: Observation) -> str | Non
 
 def _passed(draft: Draft, reporter: str, observation: Passed) -> str | None:
     info, needed = observation.node, draft.policy.checks_before_routing
-    if reason := impostor(draft.nodes, info) or _serves_nothing(draft, info):
+    if reason := impostor(draft, info) or _serves_nothing(draft, info):
         return reason
     node = draft.nodes.get(info.id)
     if node is None or node.info.address != info.address:
@@ -125,20 +136,18 @@ def _passed(draft: Draft, reporter: str, observation: Passed) -> str | None:
     return None
 
 
-def impostor(nodes: Mapping[str, Node], info: NodeInfo) -> str | None:
+def impostor(known: ClusterState | Draft, info: NodeInfo) -> str | None:
     """Why this cannot be the node it says it is: a name has one address and an address one name, while either is in
     use or banned. What an impostor says must not be taken for the other's words: neither its checks nor its silence."""
-    node = nodes.get(info.id)
-    if node and node.info.address == info.address:
-        return None
-    if node and (node.phase is Phase.BANNED or any(node.checks.values())):
+    node = known.nodes.get(info.id)
+    if node and node.info.address != info.address and (node.phase is Phase.BANNED or any(node.checks.values())):
         return f"this name is taken by the node at {node.info.address}: give one of them another [node] name"
-    for other in nodes.values():
-        if other.info.address == info.address and other.info.id != info.id:
-            if other.phase is Phase.BANNED:
-                return f"its address {info.address} is banned as node {other.info.id}"
-            if any(other.checks.values()):
-                return f"its address {info.address} is taken by node {other.info.id}"
+    for name in known.addresses.get(info.address, ()):
+        if name != info.id:
+            if known.nodes[name].phase is Phase.BANNED:
+                return f"its address {info.address} is banned as node {name}"
+            if any(known.nodes[name].checks.values()):
+                return f"its address {info.address} is taken by node {name}"
     return None
 
 
@@ -151,10 +160,10 @@ def _serves_nothing(draft: Draft, info: NodeInfo) -> str | None:
 
 def _rejudge(draft: Draft, node: Node) -> None:
     needed, voters = draft.policy.checks_before_routing, draft.voters
-    vouching = sorted(a for a, count in node.checks.items() if a in voters and count >= needed)
     match judge(node.checks, node.info.reports_to, voters, needed):
         case Judgement.RISES if node.phase in (Phase.JOINING, Phase.FAILED):
             phase = Phase.DRAINING if node.drained else Phase.ROUTING
+            vouching = sorted(a for a, count in node.checks.items() if a in voters and count >= needed)
             draft.turn(node, phase, f"{needed} checks passed at {', '.join(vouching)}")
         case Judgement.FALLS if node.phase.forwards:
             missing = sorted(a for a, count in node.checks.items() if a in voters and count == 0)
@@ -177,12 +186,27 @@ def _announce(draft: Draft, command: Announce) -> Outcome:
     address, before = command.load_balancer, (draft.voters, draft.policy)
     if command.leads:
         draft.refer(Reference(command.shared, command.enforces), f"{address} leads")
-    announced = LoadBalancer(address, command.api, command.version, command.shared)
+    announced = LoadBalancer(address, command.api, command.version, command.shared, members=command.members)
     if (known := draft.load_balancers.get(address)) != announced:
         draft.put_load_balancer(announced, "announced itself" if known is None else "announced itself anew")
+    _put_in_force(draft, command.members)
     if (draft.voters, draft.policy) != before:
         _rejudge_all(draft)
     return Applied(draft.transitions())
+
+
+def _put_in_force(draft: Draft, members: tuple[str, ...]) -> None:
+    """Put a list of load balancers in force once all that are on it have announced it, and forget the others."""
+    known = [draft.load_balancers.get(address) for address in members]
+    all_say_so = bool(members) and all(lb is not None and lb.members == members for lb in known)
+    if members == draft.members or not all_say_so or check_members(draft.members, members):
+        return
+    draft.put_members(members)
+    for _, node in sorted(draft.nodes.items()):
+        if not node.checks.keys() <= set(members):
+            node = draft.put(replace(node, checks={a: count for a, count in node.checks.items() if a in members}))
+            if node.phase.forwards and not node.checks:
+                draft.turn(node, Phase.FAILED, "it reported to load balancers that are none any more")
 
 
 def _set_alive(draft: Draft, command: SetAlive) -> Outcome:
@@ -198,12 +222,12 @@ def _set_alive(draft: Draft, command: SetAlive) -> Outcome:
 
 
 def _rejudge_all(draft: Draft) -> None:
-    for node in list(draft.nodes.values()):
+    for _, node in sorted(draft.nodes.items()):
         _rejudge(draft, node)
 
 
 def _lift_bans(draft: Draft) -> Outcome:
-    for node in list(draft.nodes.values()):
+    for _, node in sorted(draft.nodes.items()):
         if node.banned_until_ms is not None and node.banned_until_ms <= draft.clock_ms:
             draft.turn(node, Phase.JOINING, "its ban has ended", fails=0, checks={}, banned_until_ms=None)
     lifted = draft.transitions()

@@ -1,7 +1,13 @@
-"""What may enter the log. Commands state facts ("passed 2 checks"), never steps ("+1"): twice does no harm.
+"""What may enter the log. Commands state facts ("passed 2 checks"), never steps ("+1").
 
 Each carries `time_ms`, the proposer's wall clock in milliseconds since 1970-01-01 UTC. Load balancers are named by
 their quorum address, "IP:PORT"; nodes by their id.
+
+A command enters the log inside a proposal, whose origin numbers it. A proposer that does not know what became of a
+proposal sends it again with the same origin, and the state takes it once. An epoch is one life of a proposer: it takes
+a higher one when it starts, and what it proposed in an earlier life and is still under way comes to nothing. Within an
+epoch the sequence grows, and a proposer has one proposal under way at a time: the state remembers the last number only,
+so a lower one that arrives late cannot be told from one that was taken.
 """
 
 from dataclasses import dataclass
@@ -53,7 +59,8 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class Announce:
-    """A load balancer says who it is. `leads`: it is the leader, and its configuration becomes the reference."""
+    """A load balancer says who it is. `leads`: it is the leader, and its configuration becomes the reference.
+    `members`: the load balancers it is configured with, itself included, sorted."""
 
     time_ms: int
     load_balancer: str
@@ -62,6 +69,7 @@ class Announce:
     shared: SharedConfig
     enforces: bool
     leads: bool
+    members: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,4 +97,26 @@ class Drain:
     on: bool
 
 
-Command = Report | Announce | SetAlive | LiftBans | Drain
+@dataclass(frozen=True, slots=True)
+class Barrier:
+    """Changes nothing. Who has proposed it and sees it applied has seen everything that was committed before."""
+
+    time_ms: int
+
+
+Command = Report | Announce | SetAlive | LiftBans | Drain | Barrier
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Who proposed something, in which of its lives, and as which of its proposals."""
+
+    proposer: str
+    epoch: int
+    sequence: int
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    origin: Origin
+    command: Command

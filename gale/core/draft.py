@@ -1,12 +1,15 @@
 """The next state while one command is being applied: changes are gathered here, and become a state at the end.
 
-A draft copies a mapping when the command first changes it, so that a report of a thousand observations costs one copy.
-Every change of phase passes through `turn`, which is what keeps the record of transitions complete.
+A draft copies a mapping when the command first changes it, so that a report of a thousand observations costs one copy,
+and one that changes nothing costs none. Every change of phase passes through `turn`, which is what keeps the record of
+transitions complete; every change of a node passes through `put`, which notices whether forwarding is concerned.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from gale.core.commands import Origin
 from gale.core.shared import HealthPolicy, Service
 from gale.core.state import (
     MAX_NODES,
@@ -22,13 +25,23 @@ from gale.core.state import (
 
 
 class Draft:
+    """`moves_flows`: a change so far concerns which nodes receive packets, or in which shares."""
+
     def __init__(self, state: ClusterState, time_ms: int) -> None:
         self.state = state
         self.clock_ms = max(state.clock_ms, time_ms)
-        self.nodes = dict(state.nodes)
+        self.nodes: Mapping[str, Node] = state.nodes
+        self.addresses: Mapping[str, tuple[str, ...]] = state.addresses
         self.load_balancers = dict(state.load_balancers)
+        self.proposers = dict(state.proposers)
+        self.forgotten_epoch = state.forgotten_epoch
+        self.members = state.members
         self.reference = state.reference
         self.voters = state.voters()
+        self.moves_flows = False
+        self._written: dict[str, Node] | None = None
+        self._indexed: dict[str, tuple[str, ...]] | None = None
+        self._free: list[int] | None = None
         self._transitions: list[Transition] = []
 
     @property
@@ -39,8 +52,21 @@ class Draft:
     def services(self) -> tuple[Service, ...]:
         return self.reference.shared.services if self.reference else ()
 
+    def note(self, origin: Origin) -> None:
+        """This proposal has had its turn, whatever comes of it."""
+        self.proposers[origin.proposer] = (origin.epoch, origin.sequence)
+
+    # nodes
+
     def put(self, node: Node) -> Node:
-        self.nodes[node.info.id] = node
+        name = node.info.id
+        before = self.nodes.get(name)
+        self._nodes()[name] = node
+        if before is None or before.info.address != node.info.address:
+            self._unindex(before)
+            index = self._addresses()
+            index[node.info.address] = tuple(sorted((*index.get(node.info.address, ()), name)))
+        self.moves_flows |= _route(before) != _route(node)
         return node
 
     def turn(self, node: Node, phase: Phase, cause: str, **changes: Any) -> Node:
@@ -51,28 +77,63 @@ class Draft:
         return self.put(replace(node, phase=phase, **changes))
 
     def admit(self, info: NodeInfo) -> Node | None:
-        """A node that is new here, with a number of its own. When all are taken, the one gone longest makes room."""
-        if len(self.nodes) >= MAX_NODES:
+        """A node that is new here, with the least free number. When all are taken, the one gone longest makes room."""
+        if self._free is None:
+            taken = {node.number for node in self.nodes.values()}
+            self._free = [number for number in range(MAX_NODES, 0, -1) if number not in taken]
+        if not self._free:
             gone = [
                 n for n in self.nodes.values() if n.phase in (Phase.LEFT, Phase.FAILED) and not any(n.checks.values())
             ]
             if not gone:
                 return None
-            forgotten = min(gone, key=lambda node: (node.since_ms, node.number))
-            self._record(f"node {forgotten.info.id}", forgotten.phase.value, "forgotten", f"room for node {info.id}")
-            del self.nodes[forgotten.info.id]
-        taken = {node.number for node in self.nodes.values()}
-        number = next(n for n in range(1, MAX_NODES + 1) if n not in taken)
+            self._forget(min(gone, key=lambda node: (node.since_ms, node.number)), f"room for node {info.id}")
         self._record(f"node {info.id}", "unknown", Phase.JOINING.value, f"first check, from {info.address}")
-        return self.put(Node(info, number, since_ms=self.clock_ms))
+        return self.put(Node(info, self._free.pop(), since_ms=self.clock_ms))
+
+    def _forget(self, node: Node, cause: str) -> None:
+        self._record(f"node {node.info.id}", node.phase.value, "forgotten", cause)
+        del self._nodes()[node.info.id]
+        self._unindex(node)
+        if self._free is not None:
+            self._free.append(node.number)
+
+    def _nodes(self) -> dict[str, Node]:
+        if self._written is None:
+            self.nodes = self._written = dict(self.state.nodes)
+        return self._written
+
+    def _addresses(self) -> dict[str, tuple[str, ...]]:
+        if self._indexed is None:
+            self.addresses = self._indexed = dict(self.state.addresses)
+        return self._indexed
+
+    def _unindex(self, node: Node | None) -> None:
+        if node is not None:
+            index = self._addresses()
+            index[node.info.address] = tuple(n for n in index.get(node.info.address, ()) if n != node.info.id)
+            if not index[node.info.address]:
+                del index[node.info.address]
+
+    # load balancers
 
     def put_load_balancer(self, load_balancer: LoadBalancer, cause: str) -> None:
-        def word(known: LoadBalancer | None) -> str:
-            return "unknown" if known is None else "alive" if known.alive else "dead"
-
         before = self.load_balancers.get(load_balancer.address)
         self.load_balancers[load_balancer.address] = load_balancer
-        self._record(f"load balancer {load_balancer.address}", word(before), word(load_balancer), cause)
+        self._record(f"load balancer {load_balancer.address}", _word(before), _word(load_balancer), cause)
+        self.voters = self._so_far().voters()
+
+    def put_members(self, members: tuple[str, ...]) -> None:
+        """Put this list in force, and forget the load balancers that are not on it."""
+        self._record(
+            "members", ", ".join(self.members) or "none", ", ".join(members), "all of them announced this list"
+        )
+        self.members = members
+        for address in sorted(self.load_balancers.keys() - set(members)):
+            self._record(f"load balancer {address}", _word(self.load_balancers[address]), "forgotten", "is no member")
+            del self.load_balancers[address]
+        for proposer in self.proposers.keys() - set(members):
+            self.forgotten_epoch = max(self.forgotten_epoch, self.proposers.pop(proposer)[0])
         self.voters = self._so_far().voters()
 
     def refer(self, reference: Reference, cause: str) -> None:
@@ -80,15 +141,29 @@ class Draft:
             before = self.reference.shared.hash if self.reference else "none"
             self._record("reference configuration", before, reference.shared.hash, cause)
             self.reference = reference
+            self.moves_flows = True
             self.voters = self._so_far().voters()
+
+    # the end
 
     def transitions(self) -> tuple[Transition, ...]:
         """What this command has changed so far."""
         return tuple(self._transitions)
 
     def finish(self) -> ClusterState:
-        kept = (self.state.transitions + self.transitions())[-MAX_TRANSITIONS:]
-        return replace(self._so_far(), clock_ms=self.clock_ms, nodes=self.nodes, transitions=kept)
+        kept = self.state.transitions
+        if self._transitions:
+            kept = (kept + self.transitions())[-MAX_TRANSITIONS:]
+        return replace(
+            self._so_far(),
+            clock_ms=self.clock_ms,
+            members=self.members,
+            proposers=self.proposers,
+            forgotten_epoch=self.forgotten_epoch,
+            nodes=self.nodes,
+            addresses=self.addresses,
+            transitions=kept,
+        )
 
     def _so_far(self) -> ClusterState:
         return replace(self.state, load_balancers=self.load_balancers, reference=self.reference)
@@ -97,3 +172,14 @@ class Draft:
         last = self._transitions or self.state.transitions
         sequence = last[-1].sequence + 1 if last else 1
         self._transitions.append(Transition(sequence, self.clock_ms, subject, before, after, cause))
+
+
+def _word(known: LoadBalancer | None) -> str:
+    return "unknown" if known is None else "alive" if known.alive else "dead"
+
+
+def _route(node: Node | None) -> tuple[object, ...] | None:
+    """What of a node the forwarding view follows from."""
+    if node is None or not node.phase.forwards:
+        return None
+    return node.number, node.phase, node.info.address, node.info.weight, node.info.services

@@ -1,4 +1,8 @@
-"""What became of a command: applied, with what changed and what was refused in it, or rejected with the reason."""
+"""What became of a proposal.
+
+Applied and Rejected are the outcomes of its command, which has had its one turn. Repeated and Superseded mean that it
+had none now: the state has taken it before, or its proposer has begun a newer epoch since.
+"""
 
 from dataclasses import dataclass
 
@@ -24,4 +28,16 @@ class Rejected:
     reason: str
 
 
-Outcome = Applied | Rejected
+@dataclass(frozen=True, slots=True)
+class Repeated:
+    """This origin, or a later one of the same epoch, was taken before."""
+
+
+@dataclass(frozen=True, slots=True)
+class Superseded:
+    """The proposer's epoch is over: it must begin one that is greater than `epoch`."""
+
+    epoch: int
+
+
+Outcome = Applied | Rejected | Repeated | Superseded

@@ -60,13 +60,14 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class LoadBalancer:
-    """One load balancer as it announced itself. `api` is "IP:PORT" of its management API."""
+    """One load balancer as it announced itself. `api` is "IP:PORT" of its management API, `members` its list."""
 
     address: str
     api: str
     version: str
     shared: SharedConfig
     alive: bool = True
+    members: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,11 +92,22 @@ class Transition:
 
 @dataclass(frozen=True, slots=True)
 class ClusterState:
+    """
+    addresses        address -> the names of the nodes known there; follows from `nodes`
+    members          the list of load balancers in force (membership.py), empty at first
+    proposers        proposer -> its last epoch and sequence number (once.py)
+    forgotten_epoch  the greatest epoch among the proposers that were forgotten
+    """
+
     clock_ms: int = 0
     generation: int = 0
     reference: Reference | None = None
+    members: tuple[str, ...] = ()
+    proposers: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    forgotten_epoch: int = 0
     load_balancers: Mapping[str, LoadBalancer] = field(default_factory=dict)
     nodes: Mapping[str, Node] = field(default_factory=dict)
+    addresses: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     tables: Mapping[str, SlotTable] = field(default_factory=dict)
     transitions: tuple[Transition, ...] = ()
 
@@ -106,7 +118,7 @@ class ClusterState:
     def differs(self, address: str) -> str:
         """What a load balancer's configuration says differently from the reference; empty when it agrees."""
         known = self.load_balancers.get(address)
-        return differences(self.shared, known.shared) if known else ""
+        return differences(self.shared, known.shared) if known and known.shared != self.shared else ""
 
     def ignored(self, address: str) -> bool:
         """Enforcement is on and this load balancer's configuration differs: its reports do not count."""

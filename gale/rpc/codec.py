@@ -1,4 +1,4 @@
-"""Commands of the log as bytes (proto/gale/v1/state.proto), and back; what does not fit is a ValueError."""
+"""Proposals of the log as bytes (proto/gale/v1/state.proto), and back; what does not fit is a ValueError."""
 
 from google.protobuf.message import DecodeError
 
@@ -8,7 +8,26 @@ from gale.core.state import NodeInfo
 from gale.rpc.v1 import state_pb2 as pb
 
 
-def encode(command: c.Command) -> bytes:
+def encode(proposal: c.Proposal) -> bytes:
+    origin = proposal.origin
+    message = pb.Proposal(
+        proposer=origin.proposer,
+        epoch=origin.epoch,
+        sequence=origin.sequence,
+        command=_command_to(proposal.command),
+    )
+    return message.SerializeToString(deterministic=True)
+
+
+def decode(payload: bytes) -> c.Proposal:
+    try:
+        message = pb.Proposal.FromString(payload)
+    except DecodeError as error:
+        raise ValueError(f"not a proposal: {error}") from error
+    return c.Proposal(c.Origin(message.proposer, message.epoch, message.sequence), _command_from(message.command))
+
+
+def _command_to(command: c.Command) -> pb.Command:
     message = pb.Command(time_ms=command.time_ms)
     match command:
         case c.Report(_, load_balancer, observations):
@@ -23,6 +42,7 @@ def encode(command: c.Command) -> bytes:
                     shared=shared_to(command.shared),
                     enforces=command.enforces,
                     leads=command.leads,
+                    members=command.members,
                 )
             )
         case c.SetAlive(_, load_balancer, alive):
@@ -31,14 +51,12 @@ def encode(command: c.Command) -> bytes:
             message.lift_bans.SetInParent()
         case c.Drain(_, node, on):
             message.drain.CopyFrom(pb.Drain(node=node, on=on))
-    return message.SerializeToString(deterministic=True)
+        case c.Barrier():
+            message.barrier.SetInParent()
+    return message
 
 
-def decode(payload: bytes) -> c.Command:
-    try:
-        message = pb.Command.FromString(payload)
-    except DecodeError as error:
-        raise ValueError(f"not a command: {error}") from error
+def _command_from(message: pb.Command) -> c.Command:
     time_ms = message.time_ms
     match message.WhichOneof("kind"):
         case "report":
@@ -46,13 +64,24 @@ def decode(payload: bytes) -> c.Command:
             return c.Report(time_ms, report.load_balancer, tuple(map(_observation_from, report.observations)))
         case "announce":
             a = message.announce
-            return c.Announce(time_ms, a.load_balancer, a.api, a.version, shared_from(a.shared), a.enforces, a.leads)
+            return c.Announce(
+                time_ms,
+                a.load_balancer,
+                a.api,
+                a.version,
+                shared_from(a.shared),
+                a.enforces,
+                a.leads,
+                tuple(a.members),
+            )
         case "set_alive":
             return c.SetAlive(time_ms, message.set_alive.load_balancer, message.set_alive.alive)
         case "lift_bans":
             return c.LiftBans(time_ms)
         case "drain":
             return c.Drain(time_ms, message.drain.node, message.drain.on)
+        case "barrier":
+            return c.Barrier(time_ms)
     raise ValueError("a command of an unknown kind: is another load balancer newer than this one?")
 
 

@@ -3,7 +3,7 @@
 from gale.rpc.codec import decode as decode_command
 from gale.rpc.codec import encode as encode_command
 from gale.rpc.raft_codec import decode, decode_hello, encode, encode_hello
-from gale.rpc.snapshot_codec import decode_snapshot, encode_snapshot
+from gale.rpc.snapshot_codec import SnapshotReader, encode_snapshot
 
 
 class LogCodec:
@@ -14,4 +14,4 @@ class LogCodec:
     encode_command = staticmethod(encode_command)
     decode_command = staticmethod(decode_command)
     encode_snapshot = staticmethod(encode_snapshot)
-    decode_snapshot = staticmethod(decode_snapshot)
+    snapshot_reader = SnapshotReader

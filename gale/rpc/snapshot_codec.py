@@ -1,129 +1,132 @@
-"""A snapshot as bytes and back (proto/gale/v1/state.proto), with a checksum before it.
+"""A snapshot as a stream of bytes and back, a little at a time, so that nothing waits while ten thousand nodes pass.
 
-What does not check out, or was written by a newer gale, is a ValueError: a snapshot is taken whole or not at all.
+    stream  magic and version (8 bytes), record, record, ...
+    record  body's length (4 bytes), CRC (4 bytes), body: a SnapshotRecord of proto/gale/v1/state.proto
+
+Integers are little-endian. Each CRC-32 goes on from the one before it, over the length and the body, so none of the
+stream can be changed, left out or moved unnoticed. The last record says that it is the last: a stream that was cut off
+anywhere is not whole. What does not check out, or was written by another version, is a ValueError: a snapshot is taken
+whole or not at all.
 """
 
 import struct
-import sys
 import zlib
-from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from typing import TypeVar
 
 from google.protobuf.message import DecodeError
 
 from gale.core import state as s
-from gale.core.slots import SlotTable
-from gale.rpc.codec import node_info_from, node_info_to, shared_from, shared_to
+from gale.rpc import state_codec as codec
 from gale.rpc.v1 import state_pb2 as pb
 
-VERSION = 1
-CHECKSUM = struct.Struct("<I")
+VERSION = 2
+MAGIC = b"galesnp" + bytes([VERSION])
+LENGTH, CRC = struct.Struct("<I"), struct.Struct("<I")
+RECORD_MAX = 1 << 20
+PIECE_BYTES = 32 * 1024
+BATCH = 100  # nodes or transitions in a record
 
+T = TypeVar("T")
 Entry = tuple[bytes, int, int]
+"""Of the log: command, index, term."""
 
 
-def encode_snapshot(state: s.ClusterState, before_last: Entry, last: Entry) -> bytes:
-    """`before_last` and `last`: the two newest applied entries of the log: (command, index, term)."""
-    entries = [
-        pb.SnapshotEntry(command=command, index=index, term=term) for command, index, term in (before_last, last)
-    ]
-    body = pb.Snapshot(version=VERSION, state=_state_to(state), before_last=entries[0], last=entries[1])
-    packed = body.SerializeToString(deterministic=True)
-    return CHECKSUM.pack(zlib.crc32(packed)) + packed
+def encode_snapshot(state: s.ClusterState, before_last: Entry, last: Entry) -> Iterator[bytes]:
+    """Pieces of about 32 KiB, each made when it is asked for. `before_last`, `last`: the two newest applied entries."""
+    crc, piece = zlib.crc32(MAGIC), bytearray(MAGIC)
+    for record in _records(state, before_last, last):
+        body = record.SerializeToString(deterministic=True)
+        length = LENGTH.pack(len(body))
+        crc = zlib.crc32(body, zlib.crc32(length, crc))
+        piece += length + CRC.pack(crc) + body
+        while len(piece) >= PIECE_BYTES:
+            yield bytes(piece[:PIECE_BYTES])
+            del piece[:PIECE_BYTES]
+    if piece:
+        yield bytes(piece)
 
 
-def decode_snapshot(packed: bytes) -> tuple[s.ClusterState, Entry, Entry]:
-    """The state, and the entries before_last and last. Raises ValueError."""
-    if len(packed) < CHECKSUM.size or CHECKSUM.unpack_from(packed)[0] != zlib.crc32(packed[CHECKSUM.size :]):
-        raise ValueError("its checksum is wrong")
-    try:
-        body = pb.Snapshot.FromString(packed[CHECKSUM.size :])
-    except DecodeError as error:
-        raise ValueError("it is not a snapshot") from error
-    if body.version != VERSION:
-        raise ValueError(f"it is of version {body.version}, this gale reads {VERSION}")
-    first, second = ((e.command, e.index, e.term) for e in (body.before_last, body.last))
-    return _state_from(body.state), first, second
+def _records(state: s.ClusterState, before_last: Entry, last: Entry) -> Iterator[pb.SnapshotRecord]:
+    yield pb.SnapshotRecord(head=codec.head_to(state, before_last, last))
+    for _, load_balancer in sorted(state.load_balancers.items()):
+        yield pb.SnapshotRecord(load_balancer=codec.load_balancer_to(load_balancer))
+    for names in _batches(sorted(state.nodes)):
+        yield pb.SnapshotRecord(nodes=pb.Nodes(nodes=[codec.node_to(state.nodes[name]) for name in names]))
+    for name, table in sorted(state.tables.items()):
+        yield pb.SnapshotRecord(table=codec.table_to(name, table))
+    for transitions in _batches(state.transitions):
+        packed = pb.Transitions(transitions=[codec.transition_to(transition) for transition in transitions])
+        yield pb.SnapshotRecord(transitions=packed)
+    yield pb.SnapshotRecord(end=pb.SnapshotEnd())
 
 
-def _state_to(state: s.ClusterState) -> pb.State:
-    reference = None
-    if state.reference:
-        reference = pb.Reference(shared=shared_to(state.reference.shared), enforced=state.reference.enforced)
-    return pb.State(
-        clock_ms=state.clock_ms,
-        generation=state.generation,
-        reference=reference,
-        load_balancers=[
-            pb.LoadBalancer(address=a, api=lb.api, version=lb.version, shared=shared_to(lb.shared), alive=lb.alive)
-            for a, lb in sorted(state.load_balancers.items())
-        ],
-        nodes=[_node_to(node) for _, node in sorted(state.nodes.items())],
-        tables=[
-            pb.SlotTable(service=name, owners=_little_endian(table.owners), previous=_little_endian(table.previous))
-            for name, table in sorted(state.tables.items())
-        ],
-        transitions=[
-            pb.Transition(
-                sequence=t.sequence, time_ms=t.time_ms, subject=t.subject, before=t.before, after=t.after, cause=t.cause
-            )
-            for t in state.transitions
-        ],
-    )
+def _batches(items: Iterable[T]) -> Iterator[Sequence[T]]:
+    rest = iter(items)
+    while batch := list(islice(rest, BATCH)):
+        yield batch
 
 
-def _state_from(message: pb.State) -> s.ClusterState:
-    reference = None
-    if message.HasField("reference"):
-        reference = s.Reference(shared_from(message.reference.shared), message.reference.enforced)
-    nodes = [_node_from(node) for node in message.nodes]
-    return s.ClusterState(
-        clock_ms=message.clock_ms,
-        generation=message.generation,
-        reference=reference,
-        load_balancers={
-            lb.address: s.LoadBalancer(lb.address, lb.api, lb.version, shared_from(lb.shared), lb.alive)
-            for lb in message.load_balancers
-        },
-        nodes={node.info.id: node for node in nodes},
-        tables={
-            table.service: SlotTable(_little_endian(table.owners), _little_endian(table.previous))
-            for table in message.tables
-        },
-        transitions=tuple(
-            s.Transition(t.sequence, t.time_ms, t.subject, t.before, t.after, t.cause) for t in message.transitions
-        ),
-    )
+class SnapshotReader:
+    """Takes a stream in pieces that may be cut anywhere. Raises ValueError as soon as something is wrong with it."""
 
+    def __init__(self) -> None:
+        self._pending = bytearray()
+        self._begun = False
+        self._ended = False
+        self._crc = zlib.crc32(MAGIC)
+        self._parts = codec.Parts()
 
-def _node_to(node: s.Node) -> pb.Node:
-    return pb.Node(
-        info=node_info_to(node.info),
-        number=node.number,
-        phase=node.phase.value,
-        since_ms=node.since_ms,
-        checks=node.checks,
-        fails=node.fails,
-        banned_until_ms=node.banned_until_ms,
-        drained=node.drained,
-    )
+    def feed(self, piece: bytes) -> None:
+        self._pending += piece
+        if not self._begun and len(self._pending) >= len(MAGIC):
+            self._begin()
+        start = 0
+        try:
+            while self._begun and (end := self._record_end(start)):
+                self._take(start, end)
+                start = end
+        finally:
+            del self._pending[:start]
 
+    def finish(self) -> tuple[s.ClusterState, Entry, Entry]:
+        """The state, and the entries before_last and last."""
+        if not self._ended:
+            raise ValueError("it is cut off")
+        return self._parts.whole()
 
-def _node_from(message: pb.Node) -> s.Node:
-    return s.Node(
-        info=node_info_from(message.info),
-        number=message.number,
-        phase=s.Phase(message.phase),
-        since_ms=message.since_ms,
-        checks=dict(message.checks),
-        fails=message.fails,
-        banned_until_ms=message.banned_until_ms if message.HasField("banned_until_ms") else None,
-        drained=message.drained,
-    )
+    def _begin(self) -> None:
+        if self._pending[:7] != MAGIC[:7]:
+            raise ValueError("it is not a snapshot")
+        if self._pending[7] != VERSION:
+            raise ValueError(f"it is of version {self._pending[7]}, this gale reads {VERSION}")
+        del self._pending[: len(MAGIC)]
+        self._begun = True
 
+    def _record_end(self, start: int) -> int:
+        """Where the record that begins at `start` ends; 0 while it is not all here."""
+        if self._ended and len(self._pending) > start:
+            raise ValueError("something follows its end")
+        if len(self._pending) - start < LENGTH.size + CRC.size:
+            return 0
+        (length,) = LENGTH.unpack_from(self._pending, start)
+        if length > RECORD_MAX:
+            raise ValueError(f"a record of {length} bytes: the most is {RECORD_MAX}")
+        end = start + LENGTH.size + CRC.size + int(length)
+        return end if end <= len(self._pending) else 0
 
-def _little_endian(numbers: bytes) -> bytes:
-    """16-bit numbers from host order to little-endian, or back."""
-    swapped = array("H", numbers)
-    if sys.byteorder == "big":
-        swapped.byteswap()
-    return swapped.tobytes()
+    def _take(self, start: int, end: int) -> None:
+        length, body = self._pending[start : start + 4], bytes(self._pending[start + 8 : end])
+        crc = zlib.crc32(body, zlib.crc32(length, self._crc))
+        if CRC.unpack_from(self._pending, start + 4)[0] != crc:
+            raise ValueError("its checksum is wrong")
+        try:
+            record = pb.SnapshotRecord.FromString(body)
+        except DecodeError as error:
+            raise ValueError("a record out of form") from error
+        if record.WhichOneof("kind") == "end":
+            self._ended = True
+        else:
+            self._parts.take(record)
+        self._crc = crc

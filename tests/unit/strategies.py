@@ -2,8 +2,10 @@
 
 from hypothesis import strategies as st
 
+from gale.core.apply import apply
 from gale.core.commands import (
     Announce,
+    Barrier,
     Command,
     Drain,
     Goodbye,
@@ -11,12 +13,15 @@ from gale.core.commands import (
     Missed,
     NotServing,
     Observation,
+    Origin,
     Passed,
+    Proposal,
     Report,
     SetAlive,
 )
+from gale.core.outcome import Outcome
 from gale.core.shared import HealthPolicy, Service, SharedConfig
-from gale.core.state import NodeInfo
+from gale.core.state import ClusterState, NodeInfo
 
 LOAD_BALANCERS = ("10.0.0.1:9090", "10.0.0.2:9090", "10.0.0.3:9090")
 NODES = ("a", "b", "c", "d")
@@ -50,6 +55,7 @@ announcements = st.builds(
     shared=st.sampled_from([PLAIN, OTHER]),
     enforces=st.booleans(),
     leads=st.booleans(),
+    members=st.sampled_from([LOAD_BALANCERS, LOAD_BALANCERS[:2], LOAD_BALANCERS[1:]]),
 )
 reports = st.builds(Report, times, load_balancers, st.lists(observations, max_size=4).map(tuple))
 commands: st.SearchStrategy[Command] = st.one_of(
@@ -60,4 +66,15 @@ commands: st.SearchStrategy[Command] = st.one_of(
     st.builds(SetAlive, times, load_balancers, st.booleans()),
     st.builds(LiftBans, times),
     st.builds(Drain, times, nodes, st.booleans()),
+    st.builds(Barrier, times),
 )
+
+
+def proposed(command: Command, sequence: int, proposer: str = LOAD_BALANCERS[0], epoch: int = 1) -> Proposal:
+    return Proposal(Origin(proposer, epoch, sequence), command)
+
+
+def put(state: ClusterState, command: Command) -> tuple[ClusterState, Outcome]:
+    """Apply a command as the next proposal of a proposer that the state will not forget."""
+    epoch, sequence = state.proposers.get(LOAD_BALANCERS[1], (state.forgotten_epoch + 1, 0))
+    return apply(state, proposed(command, sequence + 1, LOAD_BALANCERS[1], epoch))

@@ -3,10 +3,10 @@
 from dataclasses import replace
 
 from gale.core.agenda import next_duty
-from gale.core.apply import apply
 from gale.core.commands import Announce, Command, LiftBans, Missed, Passed, Report, SetAlive
 from gale.core.shared import HealthPolicy, Service, SharedConfig
 from gale.core.state import ClusterState, NodeInfo
+from tests.unit.strategies import put
 
 A, B = "10.0.0.1:9090", "10.0.0.2:9090"
 SHARED = SharedConfig(HealthPolicy(1, 3_000, 1, 10_000), (Service("default", 8080, 80),))
@@ -17,7 +17,7 @@ PEER = replace(ME, load_balancer=B)
 def told(*commands: Command) -> ClusterState:
     state = ClusterState()
     for command in commands:
-        state, _ = apply(state, command)
+        state, _ = put(state, command)
     return state
 
 
@@ -41,7 +41,7 @@ def test_the_leader_says_who_lives() -> None:
     state = told(replace(ME, leads=True), PEER)
     lost = duty(state, leads=True, connected=frozenset({A}))
     assert lost == SetAlive(50_000, B, False)
-    state, _ = apply(state, lost)
+    state, _ = put(state, lost)
     assert duty(state, leads=True, connected=frozenset({A})) is None
     assert duty(state, leads=True) == SetAlive(50_000, B, True)
     assert duty(state, leads=False) is None

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from gale.core.apply import apply, screen
+from gale.core.apply import screen
 from gale.core.commands import (
     Announce,
     Command,
@@ -19,6 +19,7 @@ from gale.core.commands import (
 from gale.core.outcome import Applied, Outcome, Rejected
 from gale.core.shared import HealthPolicy, Service, SharedConfig
 from gale.core.state import MAX_NODES, ClusterState, Node, NodeInfo, Phase
+from tests.unit.strategies import put
 
 A, B, C = "10.0.0.1:9090", "10.0.0.2:9090", "10.0.0.3:9090"
 SHARED = SharedConfig(HealthPolicy(3, 5_000, 2, 60_000), (Service("default", 8080, 80),))
@@ -32,7 +33,7 @@ def announce(address: str, shared: SharedConfig = SHARED, *, leads: bool = False
 
 def told(state: ClusterState, *commands: Command) -> ClusterState:
     for command in commands:
-        state, outcome = apply(state, command)
+        state, outcome = put(state, command)
         assert isinstance(outcome, Applied), outcome
         assert not outcome.refusals
     return state
@@ -109,10 +110,10 @@ def test_a_node_that_falls_too_often_is_banned_and_comes_back_when_the_ban_ends(
     state = fall(rise(fall(routing(WEB))), time_ms=7_000)
     assert node(state).phase is Phase.BANNED
     assert node(state).banned_until_ms == 67_000
-    _, outcome = apply(state, seen(A, Passed(WEB, 1)))
+    _, outcome = put(state, seen(A, Passed(WEB, 1)))
     assert isinstance(outcome, Applied)
     assert outcome.refusals[0].reason == "the node is banned"
-    _, early = apply(state, LiftBans(66_999))
+    _, early = put(state, LiftBans(66_999))
     assert isinstance(early, Rejected)
     state = told(state, LiftBans(67_000))
     assert (node(state).phase, node(state).fails, dict(node(state).checks)) == (Phase.JOINING, 0, {})
@@ -129,7 +130,7 @@ def test_goodbye_and_not_serving_take_a_node_out_at_once_and_only_the_second_cou
 
 def test_goodbye_does_not_end_a_ban() -> None:
     banned = fall(rise(fall(routing(WEB))))
-    state, _ = apply(banned, seen(A, Goodbye("web")))
+    state, _ = put(banned, seen(A, Goodbye("web")))
     assert node(state).phase is Phase.BANNED
 
 
@@ -146,7 +147,7 @@ def test_a_drain_outlives_a_failure() -> None:
 def test_a_name_has_one_address_and_an_address_one_name() -> None:
     state = routing(WEB)
     for impostor, word in ((replace(WEB, address="10.1.0.9"), "name is taken"), (replace(WEB, id="x"), "is taken by")):
-        after, outcome = apply(state, seen(A, Passed(impostor, 1)))
+        after, outcome = put(state, seen(A, Passed(impostor, 1)))
         assert isinstance(outcome, Applied)
         assert word in outcome.refusals[0].reason
         assert after.nodes == state.nodes
@@ -159,7 +160,7 @@ def test_a_node_may_come_back_with_another_address_once_it_is_gone() -> None:
 
 def test_a_banned_address_cannot_take_another_name() -> None:
     banned = fall(rise(fall(routing(WEB))))
-    _, outcome = apply(banned, seen(A, Passed(replace(WEB, id="innocent"), 1)))
+    _, outcome = put(banned, seen(A, Passed(replace(WEB, id="innocent"), 1)))
     assert isinstance(outcome, Applied)
     assert "banned as node web" in outcome.refusals[0].reason
 
@@ -181,7 +182,7 @@ def test_with_enforcement_a_load_balancer_that_differs_is_ignored_and_told_why()
     other = SharedConfig(HealthPolicy(4), SHARED.services)
     state = told(ClusterState(), announce(A, leads=True, enforces=True), announce(B), announce(C, other))
     assert state.voters() == {A, B}
-    _, outcome = apply(state, seen(C, Passed(WEB, 1)))
+    _, outcome = put(state, seen(C, Passed(WEB, 1)))
     assert isinstance(outcome, Rejected)
     assert "node_health.checks_before_routing: 3 here, 4 there" in outcome.reason
 
@@ -204,13 +205,13 @@ def test_who_votes_anew_judges_anew() -> None:
 
 
 def test_a_node_whose_services_are_nowhere_is_told_so() -> None:
-    _, outcome = apply(cluster(), seen(A, Passed(replace(WEB, services=("postoffice",)), 1)))
+    _, outcome = put(cluster(), seen(A, Passed(replace(WEB, services=("postoffice",)), 1)))
     assert isinstance(outcome, Applied)
     assert outcome.refusals[0].reason == "none of its services postoffice is here: there are default"
 
 
 def test_reports_before_an_announcement_are_rejected() -> None:
-    _, outcome = apply(ClusterState(), seen(A, Passed(WEB, 1)))
+    _, outcome = put(ClusterState(), seen(A, Passed(WEB, 1)))
     assert isinstance(outcome, Rejected)
 
 
@@ -230,11 +231,11 @@ def test_when_all_numbers_are_taken_the_node_gone_longest_makes_room() -> None:
     full = replace(cluster(), nodes=crowd(1, Phase.LEFT))
     state: ClusterState
     outcome: Outcome
-    state, outcome = apply(full, seen(A, Passed(WEB, 1)))
+    state, outcome = put(full, seen(A, Passed(WEB, 1)))
     assert isinstance(outcome, Applied)
     assert len(state.nodes) == MAX_NODES
     assert "n1" not in state.nodes
     assert node(state).number == 1
-    _, outcome = apply(replace(full, nodes=crowd(1, Phase.BANNED)), seen(A, Passed(WEB, 1)))
+    _, outcome = put(replace(full, nodes=crowd(1, Phase.BANNED)), seen(A, Passed(WEB, 1)))
     assert isinstance(outcome, Applied)
     assert "no room" in outcome.refusals[0].reason

@@ -151,6 +151,6 @@ async def test_a_strangers_goodbye_removes_nobody() -> None:
     box = await Box().routing(WEB)
     assert (await box.controller.goodbye(NodeInfo("web", "10.1.0.9"))).phase == "unknown"
     await box.steps(4, (WEB,))
-    said = [o for c in box.consensus.log if isinstance(c, Report) for o in c.observations]
+    said = [o for p in box.consensus.log if isinstance(p.command, Report) for o in p.command.observations]
     assert not [observation for observation in said if isinstance(observation, Goodbye)]
     assert box.consensus.state.nodes["web"].phase is Phase.ROUTING

@@ -7,7 +7,7 @@ from itertools import pairwise
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gale.core.apply import apply, screen
+from gale.core.apply import screen
 from gale.core.commands import Announce, Command, Report
 from gale.core.health import Judgement, judge
 from gale.core.outcome import Applied
@@ -15,8 +15,8 @@ from gale.core.plan import after, plan
 from gale.core.state import MAX_TRANSITIONS, ClusterState, Phase
 from gale.core.view import View
 from gale.rpc.codec import decode, encode
-from gale.rpc.snapshot_codec import decode_snapshot, encode_snapshot
-from tests.unit.strategies import LOAD_BALANCERS, PLAIN, announcements, commands
+from gale.rpc.snapshot_codec import SnapshotReader, encode_snapshot
+from tests.unit.strategies import LOAD_BALANCERS, PLAIN, announcements, commands, proposed, put
 
 logs = st.lists(commands, max_size=30)
 slow = settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
@@ -26,14 +26,14 @@ def started() -> ClusterState:
     """Three load balancers that agree, so that most drawn reports count."""
     state = ClusterState()
     for position, address in enumerate(LOAD_BALANCERS):
-        state, _ = apply(state, Announce(0, address, "10.0.0.1:5555", "0.1.0", PLAIN, False, position == 0))
+        state, _ = put(state, Announce(0, address, "10.0.0.1:5555", "0.1.0", PLAIN, False, position == 0))
     return state
 
 
 def run(log: Sequence[Command]) -> list[ClusterState]:
     states = [started()]
     for command in log:
-        states.append(apply(states[-1], command)[0])
+        states.append(put(states[-1], command)[0])
     return states
 
 
@@ -64,14 +64,17 @@ def test_every_routing_node_of_a_service_has_its_share(log: list[Command]) -> No
 @slow
 @given(logs)
 def test_equal_logs_give_equal_states_also_over_the_wire(log: list[Command]) -> None:
-    assert run(log)[-1] == run([decode(encode(command)) for command in log])[-1]
+    assert run(log)[-1] == run([decode(encode(proposed(command, 1))).command for command in log])[-1]
 
 
 @slow
 @given(logs)
 def test_a_state_survives_its_snapshot(log: list[Command]) -> None:
     state, entries = run(log)[-1], ((b"\x01", 7, 2), (b"\x00command", 8, 3))
-    assert decode_snapshot(encode_snapshot(state, *entries)) == (state, *entries)
+    reader = SnapshotReader()
+    for piece in encode_snapshot(state, *entries):
+        reader.feed(piece)
+    assert reader.finish() == (state, *entries)
 
 
 @slow
@@ -82,6 +85,18 @@ def test_numbers_and_forwarding_addresses_are_unique(log: list[Command]) -> None
         assert len(numbers) == len(set(numbers))
         addresses = list(state.view().nodes.values())
         assert len(addresses) == len(set(addresses))
+
+
+@slow
+@given(logs)
+def test_the_index_of_addresses_is_that_of_the_nodes_and_none_has_two_in_use(log: list[Command]) -> None:
+    for state in run(log):
+        index: dict[str, tuple[str, ...]] = {}
+        for name, node in sorted(state.nodes.items()):
+            index[node.info.address] = (*index.get(node.info.address, ()), name)
+        assert state.addresses == index
+        for names in index.values():
+            assert sum(any(state.nodes[name].checks.values()) for name in names) <= 1
 
 
 @slow
@@ -130,10 +145,10 @@ def test_a_screened_report_is_taken_whole(log: list[Command]) -> None:
     for command in log:
         if isinstance(command, Report):
             screened, _ = screen(state, command)
-            state, outcome = apply(state, screened)
+            state, outcome = put(state, screened)
             assert not isinstance(outcome, Applied) or not outcome.refusals
         else:
-            state, _ = apply(state, command)
+            state, _ = put(state, command)
 
 
 @slow
@@ -156,4 +171,5 @@ def test_a_plan_cut_off_after_any_write_leaves_no_slot_without_its_node(
 
 @given(announcements)
 def test_announcements_survive_the_wire(command: Command) -> None:
-    assert decode(encode(command)) == command
+    proposal = proposed(command, 7, epoch=1_753_000_000_000)
+    assert decode(encode(proposal)) == proposal

@@ -1,10 +1,10 @@
 """What a load balancer reports of what it saw: edges, not beats."""
 
-from gale.core.apply import apply
 from gale.core.commands import Announce, Goodbye, LiftBans, Missed, NotServing, Observation, Passed, Report
 from gale.core.shared import HealthPolicy, Service, SharedConfig
 from gale.core.state import ClusterState, NodeInfo, Phase
 from gale.core.watch import Watch
+from tests.unit.strategies import put
 
 ME = "10.0.0.1:9090"
 WEB = NodeInfo("web", "10.1.0.1")
@@ -17,7 +17,7 @@ class World:
 
     def __init__(self) -> None:
         announce = Announce(0, ME, "10.0.0.1:5555", "0.1.0", SHARED, enforces=False, leads=True)
-        self.state, _ = apply(ClusterState(), announce)
+        self.state, _ = put(ClusterState(), announce)
         self.watch = Watch(ME)
         self.now_ms = 0
 
@@ -31,7 +31,7 @@ class World:
 
     def report(self) -> tuple[Observation, ...]:
         due = self.watch.due(self.state, self.now_ms)
-        self.state, _ = apply(self.state, Report(self.now_ms, ME, due))
+        self.state, _ = put(self.state, Report(self.now_ms, ME, due))
         return due
 
     def routing(self) -> "World":
@@ -98,7 +98,7 @@ def test_goodbye_and_not_serving_are_said_once() -> None:
     world = World().routing()
     world.check(serving=False)
     assert world.report() == (NotServing("web"),)
-    world.state, _ = apply(world.state, Report(0, ME, (Passed(WEB, 1),)))
+    world.state, _ = put(world.state, Report(0, ME, (Passed(WEB, 1),)))
     assert world.report() == ()  # said once a check, and not of what is past
     world = World().routing()
     world.watch.goodbye("web")
@@ -113,6 +113,6 @@ def test_a_banned_node_is_passed_over_and_counts_from_one_afterwards() -> None:
     assert world.state.nodes["web"].phase is Phase.BANNED
     world.check()
     assert world.report() == ()
-    world.state, _ = apply(world.state, LiftBans(world.now_ms + 10_000))
+    world.state, _ = put(world.state, LiftBans(world.now_ms + 10_000))
     world.check()
     assert world.report() == (Passed(WEB, 1),)

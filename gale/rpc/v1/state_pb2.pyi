@@ -21,6 +21,37 @@ else:
 DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
+class Proposal(_message.Message):
+    """A command with its number: proposed again with the same one, it is applied once."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROPOSER_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
+    SEQUENCE_FIELD_NUMBER: _builtins.int
+    COMMAND_FIELD_NUMBER: _builtins.int
+    proposer: _builtins.str
+    epoch: _builtins.int
+    sequence: _builtins.int
+    @_builtins.property
+    def command(self) -> Global___Command: ...
+    def __init__(
+        self,
+        *,
+        proposer: _builtins.str = ...,
+        epoch: _builtins.int = ...,
+        sequence: _builtins.int = ...,
+        command: Global___Command | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["command", b"command"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "epoch", b"epoch", "proposer", b"proposer", "sequence", b"sequence"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Proposal: _TypeAlias = Proposal  # noqa: Y015
+
+@_typing.final
 class Command(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -30,6 +61,7 @@ class Command(_message.Message):
     SET_ALIVE_FIELD_NUMBER: _builtins.int
     LIFT_BANS_FIELD_NUMBER: _builtins.int
     DRAIN_FIELD_NUMBER: _builtins.int
+    BARRIER_FIELD_NUMBER: _builtins.int
     time_ms: _builtins.int
     @_builtins.property
     def report(self) -> Global___Report: ...
@@ -41,6 +73,8 @@ class Command(_message.Message):
     def lift_bans(self) -> Global___LiftBans: ...
     @_builtins.property
     def drain(self) -> Global___Drain: ...
+    @_builtins.property
+    def barrier(self) -> Global___Barrier: ...
     def __init__(
         self,
         *,
@@ -50,12 +84,13 @@ class Command(_message.Message):
         set_alive: Global___SetAlive | None = ...,
         lift_bans: Global___LiftBans | None = ...,
         drain: Global___Drain | None = ...,
+        barrier: Global___Barrier | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["announce", b"announce", "drain", b"drain", "kind", b"kind", "lift_bans", b"lift_bans", "report", b"report", "set_alive", b"set_alive"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["announce", b"announce", "barrier", b"barrier", "drain", b"drain", "kind", b"kind", "lift_bans", b"lift_bans", "report", b"report", "set_alive", b"set_alive"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["announce", b"announce", "drain", b"drain", "kind", b"kind", "lift_bans", b"lift_bans", "report", b"report", "set_alive", b"set_alive", "time_ms", b"time_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["announce", b"announce", "barrier", b"barrier", "drain", b"drain", "kind", b"kind", "lift_bans", b"lift_bans", "report", b"report", "set_alive", b"set_alive", "time_ms", b"time_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["report", "announce", "set_alive", "lift_bans", "drain"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["report", "announce", "set_alive", "lift_bans", "drain", "barrier"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 
@@ -181,6 +216,7 @@ class Announce(_message.Message):
     SHARED_FIELD_NUMBER: _builtins.int
     ENFORCES_FIELD_NUMBER: _builtins.int
     LEADS_FIELD_NUMBER: _builtins.int
+    MEMBERS_FIELD_NUMBER: _builtins.int
     load_balancer: _builtins.str
     api: _builtins.str
     version: _builtins.str
@@ -188,6 +224,10 @@ class Announce(_message.Message):
     leads: _builtins.bool
     @_builtins.property
     def shared(self) -> Global___SharedConfig: ...
+    @_builtins.property
+    def members(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The load balancers it is configured with, sorted."""
+
     def __init__(
         self,
         *,
@@ -197,10 +237,11 @@ class Announce(_message.Message):
         shared: Global___SharedConfig | None = ...,
         enforces: _builtins.bool = ...,
         leads: _builtins.bool = ...,
+        members: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["shared", b"shared"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["api", b"api", "enforces", b"enforces", "leads", b"leads", "load_balancer", b"load_balancer", "shared", b"shared", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["api", b"api", "enforces", b"enforces", "leads", b"leads", "load_balancer", b"load_balancer", "members", b"members", "shared", b"shared", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -312,6 +353,21 @@ class LiftBans(_message.Message):
 Global___LiftBans: _TypeAlias = LiftBans  # noqa: Y015
 
 @_typing.final
+class Barrier(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Barrier: _TypeAlias = Barrier  # noqa: Y015
+
+@_typing.final
 class Drain(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -332,54 +388,6 @@ class Drain(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Drain: _TypeAlias = Drain  # noqa: Y015
-
-@_typing.final
-class State(_message.Message):
-    """The state as snapshots hold it."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    CLOCK_MS_FIELD_NUMBER: _builtins.int
-    GENERATION_FIELD_NUMBER: _builtins.int
-    REFERENCE_FIELD_NUMBER: _builtins.int
-    LOAD_BALANCERS_FIELD_NUMBER: _builtins.int
-    NODES_FIELD_NUMBER: _builtins.int
-    TABLES_FIELD_NUMBER: _builtins.int
-    TRANSITIONS_FIELD_NUMBER: _builtins.int
-    clock_ms: _builtins.int
-    generation: _builtins.int
-    @_builtins.property
-    def reference(self) -> Global___Reference:
-        """Absent until a leader has set it."""
-
-    @_builtins.property
-    def load_balancers(self) -> _containers.RepeatedCompositeFieldContainer[Global___LoadBalancer]: ...
-    @_builtins.property
-    def nodes(self) -> _containers.RepeatedCompositeFieldContainer[Global___Node]: ...
-    @_builtins.property
-    def tables(self) -> _containers.RepeatedCompositeFieldContainer[Global___SlotTable]: ...
-    @_builtins.property
-    def transitions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Transition]: ...
-    def __init__(
-        self,
-        *,
-        clock_ms: _builtins.int = ...,
-        generation: _builtins.int = ...,
-        reference: Global___Reference | None = ...,
-        load_balancers: _abc.Iterable[Global___LoadBalancer] | None = ...,
-        nodes: _abc.Iterable[Global___Node] | None = ...,
-        tables: _abc.Iterable[Global___SlotTable] | None = ...,
-        transitions: _abc.Iterable[Global___Transition] | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_reference", b"_reference", "reference", b"reference"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_reference", b"_reference", "clock_ms", b"clock_ms", "generation", b"generation", "load_balancers", b"load_balancers", "nodes", b"nodes", "reference", b"reference", "tables", b"tables", "transitions", b"transitions"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__reference: _TypeAlias = _typing.Literal["reference"]  # noqa: Y015
-    _WhichOneofArgType__reference: _TypeAlias = _typing.Literal["_reference", b"_reference"]  # noqa: Y015
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__reference) -> _WhichOneofReturnType__reference | None: ...
-
-Global___State: _TypeAlias = State  # noqa: Y015
 
 @_typing.final
 class Reference(_message.Message):
@@ -413,12 +421,15 @@ class LoadBalancer(_message.Message):
     VERSION_FIELD_NUMBER: _builtins.int
     SHARED_FIELD_NUMBER: _builtins.int
     ALIVE_FIELD_NUMBER: _builtins.int
+    MEMBERS_FIELD_NUMBER: _builtins.int
     address: _builtins.str
     api: _builtins.str
     version: _builtins.str
     alive: _builtins.bool
     @_builtins.property
     def shared(self) -> Global___SharedConfig: ...
+    @_builtins.property
+    def members(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     def __init__(
         self,
         *,
@@ -427,10 +438,11 @@ class LoadBalancer(_message.Message):
         version: _builtins.str = ...,
         shared: Global___SharedConfig | None = ...,
         alive: _builtins.bool = ...,
+        members: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["shared", b"shared"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "alive", b"alive", "api", b"api", "shared", b"shared", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "alive", b"alive", "api", b"api", "members", b"members", "shared", b"shared", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -563,37 +575,99 @@ class Transition(_message.Message):
 Global___Transition: _TypeAlias = Transition  # noqa: Y015
 
 @_typing.final
-class Snapshot(_message.Message):
-    """A snapshot: the state after the entry `last`, and that entry and the one before it, as the log keeps them."""
+class SnapshotRecord(_message.Message):
+    """A snapshot is a stream of these, each with its length and checksum: one head, the state's parts in any order, one end."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    VERSION_FIELD_NUMBER: _builtins.int
-    STATE_FIELD_NUMBER: _builtins.int
+    HEAD_FIELD_NUMBER: _builtins.int
+    LOAD_BALANCER_FIELD_NUMBER: _builtins.int
+    NODES_FIELD_NUMBER: _builtins.int
+    TABLE_FIELD_NUMBER: _builtins.int
+    TRANSITIONS_FIELD_NUMBER: _builtins.int
+    END_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def head(self) -> Global___SnapshotHead: ...
+    @_builtins.property
+    def load_balancer(self) -> Global___LoadBalancer: ...
+    @_builtins.property
+    def nodes(self) -> Global___Nodes: ...
+    @_builtins.property
+    def table(self) -> Global___SlotTable: ...
+    @_builtins.property
+    def transitions(self) -> Global___Transitions: ...
+    @_builtins.property
+    def end(self) -> Global___SnapshotEnd: ...
+    def __init__(
+        self,
+        *,
+        head: Global___SnapshotHead | None = ...,
+        load_balancer: Global___LoadBalancer | None = ...,
+        nodes: Global___Nodes | None = ...,
+        table: Global___SlotTable | None = ...,
+        transitions: Global___Transitions | None = ...,
+        end: Global___SnapshotEnd | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end", b"end", "head", b"head", "kind", b"kind", "load_balancer", b"load_balancer", "nodes", b"nodes", "table", b"table", "transitions", b"transitions"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end", b"end", "head", b"head", "kind", b"kind", "load_balancer", b"load_balancer", "nodes", b"nodes", "table", b"table", "transitions", b"transitions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["head", "load_balancer", "nodes", "table", "transitions", "end"]  # noqa: Y015
+    _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
+
+Global___SnapshotRecord: _TypeAlias = SnapshotRecord  # noqa: Y015
+
+@_typing.final
+class SnapshotHead(_message.Message):
+    """`last` is the newest entry of the log that the state holds; that and the one before it are as the log keeps them."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
     BEFORE_LAST_FIELD_NUMBER: _builtins.int
     LAST_FIELD_NUMBER: _builtins.int
-    version: _builtins.int
-    @_builtins.property
-    def state(self) -> Global___State: ...
+    CLOCK_MS_FIELD_NUMBER: _builtins.int
+    GENERATION_FIELD_NUMBER: _builtins.int
+    REFERENCE_FIELD_NUMBER: _builtins.int
+    MEMBERS_FIELD_NUMBER: _builtins.int
+    PROPOSERS_FIELD_NUMBER: _builtins.int
+    FORGOTTEN_EPOCH_FIELD_NUMBER: _builtins.int
+    clock_ms: _builtins.int
+    generation: _builtins.int
+    forgotten_epoch: _builtins.int
     @_builtins.property
     def before_last(self) -> Global___SnapshotEntry: ...
     @_builtins.property
     def last(self) -> Global___SnapshotEntry: ...
+    @_builtins.property
+    def reference(self) -> Global___Reference:
+        """Absent until a leader has set it."""
+
+    @_builtins.property
+    def members(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def proposers(self) -> _containers.RepeatedCompositeFieldContainer[Global___Proposer]: ...
     def __init__(
         self,
         *,
-        version: _builtins.int = ...,
-        state: Global___State | None = ...,
         before_last: Global___SnapshotEntry | None = ...,
         last: Global___SnapshotEntry | None = ...,
+        clock_ms: _builtins.int = ...,
+        generation: _builtins.int = ...,
+        reference: Global___Reference | None = ...,
+        members: _abc.Iterable[_builtins.str] | None = ...,
+        proposers: _abc.Iterable[Global___Proposer] | None = ...,
+        forgotten_epoch: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["before_last", b"before_last", "last", b"last", "state", b"state"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_reference", b"_reference", "before_last", b"before_last", "last", b"last", "reference", b"reference"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["before_last", b"before_last", "last", b"last", "state", b"state", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_reference", b"_reference", "before_last", b"before_last", "clock_ms", b"clock_ms", "forgotten_epoch", b"forgotten_epoch", "generation", b"generation", "last", b"last", "members", b"members", "proposers", b"proposers", "reference", b"reference"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__reference: _TypeAlias = _typing.Literal["reference"]  # noqa: Y015
+    _WhichOneofArgType__reference: _TypeAlias = _typing.Literal["_reference", b"_reference"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__reference) -> _WhichOneofReturnType__reference | None: ...
 
-Global___Snapshot: _TypeAlias = Snapshot  # noqa: Y015
+Global___SnapshotHead: _TypeAlias = SnapshotHead  # noqa: Y015
 
 @_typing.final
 class SnapshotEntry(_message.Message):
@@ -619,3 +693,83 @@ class SnapshotEntry(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SnapshotEntry: _TypeAlias = SnapshotEntry  # noqa: Y015
+
+@_typing.final
+class Proposer(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
+    SEQUENCE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    epoch: _builtins.int
+    sequence: _builtins.int
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        epoch: _builtins.int = ...,
+        sequence: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "name", b"name", "sequence", b"sequence"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Proposer: _TypeAlias = Proposer  # noqa: Y015
+
+@_typing.final
+class Nodes(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def nodes(self) -> _containers.RepeatedCompositeFieldContainer[Global___Node]: ...
+    def __init__(
+        self,
+        *,
+        nodes: _abc.Iterable[Global___Node] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["nodes", b"nodes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Nodes: _TypeAlias = Nodes  # noqa: Y015
+
+@_typing.final
+class Transitions(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TRANSITIONS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def transitions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Transition]: ...
+    def __init__(
+        self,
+        *,
+        transitions: _abc.Iterable[Global___Transition] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["transitions", b"transitions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Transitions: _TypeAlias = Transitions  # noqa: Y015
+
+@_typing.final
+class SnapshotEnd(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SnapshotEnd: _TypeAlias = SnapshotEnd  # noqa: Y015
