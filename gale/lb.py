@@ -70,6 +70,7 @@ async def run(config: LbConfig) -> None:
                 shared=config.shared,
                 enforces=config.enforces,
                 leads=False,
+                members=tuple(sorted(config.quorum)),
             )
             controller = Controller(me, consensus, dataplane, SystemClock())
             add_NodeServiceServicer_to_server(NodeService(address, controller), nodes)
