@@ -46,11 +46,6 @@ async def run(config: LbConfig) -> None:
     """Run a load balancer until SIGTERM or SIGINT. Raises GaleError for what stands in the way."""
     for warning in config.warnings:
         log.warning(warning)
-    if config.tls is None:
-        log.warning(
-            "no [tls]: whoever reaches the private network can pose as a load balancer, as a node and as an operator,"
-            " and read what they say; gale-ctl tls init makes certificates"
-        )
     raise_open_files()
     private, public = interface_addresses(config.private_interface), interface_addresses(config.public_interface)
     address = own_address(config.quorum, private, config.private_interface)
@@ -98,6 +93,11 @@ async def run(config: LbConfig) -> None:
                 await server.start()
                 stack.push_async_callback(server.stop, 0.2)
             await consensus.start(changed=controller.wake)
+            if config.tls is None:
+                log.warning(
+                    "no [tls]: whoever reaches the private network can pose as a load balancer, as a node and as an operator,"
+                    " and read what they say; gale-ctl tls init makes certificates"
+                )
             log.info("gale-lb is up", version=gale.__version__, address=address, config_hash=config.shared.hash)
             await until_told_to_stop(controller)
     log.info("gale-lb stops; its programs stay attached and go on forwarding (gale-lb --detach removes them)")

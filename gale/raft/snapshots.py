@@ -82,8 +82,9 @@ class Snapshots:
 
     def serialize(self, data: tuple[object, Entry, Entry, object], id: int) -> None:
         """`data`: nothing, the last applied entry, the one before it, and the members, which are not kept here."""
-        if self._outgoing is None and self._incoming is None:
+        if self._outgoing is None:
             _, last, before_last, _ = data
+            self._incoming = None  # it may have been broken off, and is sent again if it was not
             self._id, self._pieces = id, []
             self._outgoing = self._codec.encode_snapshot(self._owner.state, before_last, last)
 
@@ -134,18 +135,18 @@ class Snapshots:
             self._incoming, self._outgoing, self._pieces = self._codec.snapshot_reader(), None, []
         if self._incoming is None:
             return False
+        reader, self._incoming = self._incoming, None
         try:
             if content:
-                self._incoming.feed(content)
+                reader.feed(content)
                 self._write(content)
             if not last:
+                self._incoming = reader
                 return False
-            loaded = self._incoming.finish()
+            loaded = reader.finish()
         except ValueError as error:
             log.error("a snapshot that arrived is damaged and not taken: another is asked for", reason=str(error))
-            self._incoming = None
             return False
-        self._incoming = None
         if loaded[2][1] <= self._owner.applied_index:
             return False
         self._disk.finish(SNAPSHOT)
