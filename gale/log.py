@@ -39,8 +39,8 @@ class Refusals:
         self._told_s = float("-inf")
         self.count = 0
 
-    def note(self, **about: object) -> None:
-        self.count += 1
+    def note(self, times: int = 1, **about: object) -> None:
+        self.count += times
         now_s = time.monotonic()
         if now_s - self._told_s >= 1.0:
             self._told_s = now_s

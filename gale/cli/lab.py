@@ -97,6 +97,7 @@ def main(context: click.Context, prefix: str) -> None:
 @click.option("--black-list-after-fails", default=-1, show_default=True)
 @click.option("--black-list-expiry", default="60s", show_default=True)
 @click.option("--enforce-single-configuration", is_flag=True)
+@click.option("--tls", is_flag=True, help="With certificates of its own for everybody.")
 def up(lab: Lab, debug: bool, **options: Any) -> None:
     """Build the lab, start gale in it and wait until every node routes."""
     ending = Ending()
@@ -149,7 +150,7 @@ def exec_(lab: Lab, name: str, words: tuple[str, ...], debug: bool) -> None:
         raise click.UsageError("no COMMAND behind the --")
     argv = lab.command(name, command)
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # Python ignores it, and the command would inherit that
-    os.execv(argv[0], argv)
+    os.execve(argv[0], argv, {**os.environ, **lab.environment})
 
 
 @command()

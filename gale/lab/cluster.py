@@ -10,6 +10,7 @@
 Everything it knows is on disk (store.py), so any process can go on with a lab that another one built.
 """
 
+import os
 import subprocess
 import time
 from collections.abc import Callable, Sequence
@@ -17,7 +18,7 @@ from dataclasses import dataclass
 
 from gale.config import load_lb
 from gale.errors import LabError
-from gale.lab import netns, network, processes, view
+from gale.lab import certificates, netns, network, processes, view
 from gale.lab.feed import Traffic, Watch, python
 from gale.lab.options import LabOptions, lb_toml, node_toml
 from gale.lab.processes import Process
@@ -91,13 +92,16 @@ class Lab:
             notes = Notes(options)
             try:
                 self.store.create(notes)
+                if options.tls:
+                    certificates.issue_all(self.store.tls, topology)
                 for lb in topology.lbs:
                     self.store.state(lb.name).mkdir()
-                    self.store.config(lb.name).write_text(lb_toml(topology, options, self.store.state(lb.name)))
+                    text = lb_toml(topology, options, self.store.state(lb.name))
+                    self.store.config(lb.name).write_text(text + self._tls(options, lb))
                     load_lb(self.store.config(lb.name))  # what it would refuse is refused before anything is built
                 network.build(topology)
                 for node in topology.node_instances:
-                    self.store.config(node.name).write_text(node_toml(topology, node.name))
+                    self.store.config(node.name).write_text(node_toml(topology, node.name) + self._tls(options, node))
                 for instance in topology.instances:
                     self._start(notes, instance)
             except BaseException:
@@ -159,10 +163,20 @@ class Lab:
         """The command line that runs `command` in an instance's namespace."""
         return processes.entering(self.topology.instance(name).namespace, command)
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """What makes a gale-ctl that is run inside an operator's; nothing is needed in a lab without certificates."""
+        return certificates.environment(self.store.tls) if self._notes().options.tls else {}
+
     def run(self, name: str, command: Sequence[str], timeout_s: float = 30.0) -> subprocess.CompletedProcess[str]:
         """Run a command to its end in an instance's namespace, with its output caught."""
         return subprocess.run(
-            self.command(name, command), capture_output=True, text=True, timeout=timeout_s, check=False
+            self.command(name, command),
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            check=False,
+            env={**os.environ, **self.environment},
         )
 
     def traffic(
@@ -182,7 +196,9 @@ class Lab:
     def watch(self, interval_s: float = 0.1) -> Watch:
         """Every load balancer's view of the cluster, asked again and again from the private side."""
         topology = self.topology
-        return Watch(topology.switch_namespace, topology.api_servers, self.store.log("watch"), interval_s)
+        return Watch(
+            topology.switch_namespace, topology.api_servers, self.store.log("watch"), interval_s, self.environment
+        )
 
     def enable_kernel_routing(self, name: str) -> None:
         """Plain kernel routing client → load balancer → node, without gale: what gale is measured against."""
@@ -205,6 +221,9 @@ class Lab:
         if instance.role is Role.CLIENT:
             raise LabError("the client runs no program: only load balancers and nodes start and stop")
         return instance
+
+    def _tls(self, options: LabOptions, instance: Instance) -> str:
+        return certificates.toml(self.store.tls, instance.name) if options.tls else ""
 
     def _running(self, notes: Notes, instance: Instance) -> dict[str, Process]:
         started = notes.processes.get(instance.name, {})

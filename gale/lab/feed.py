@@ -4,11 +4,12 @@ It lives no longer than its parent: its standard input is a pipe that ends with 
 """
 
 import json
+import os
 import subprocess
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -27,7 +28,14 @@ def python(module: str, *arguments: str) -> list[str]:
 
 
 class Feed:
-    def __init__(self, namespace: str, command: Sequence[str], log: Path, receive: Callable[[Any], None]) -> None:
+    def __init__(
+        self,
+        namespace: str,
+        command: Sequence[str],
+        log: Path,
+        receive: Callable[[Any], None],
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         with log.open("ab") as errors:
             self._process = subprocess.Popen(
                 entering(namespace, command),
@@ -35,6 +43,7 @@ class Feed:
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 start_new_session=True,
+                env={**os.environ, **(environment or {})},
             )
         self._reader = threading.Thread(target=self._read, args=(receive,), daemon=True)
         self._reader.start()
@@ -98,12 +107,20 @@ class Traffic(Feed):
 
 
 class Watch(Feed):
-    """What each load balancer says of the cluster. `latest` is by server ("IP:PORT")."""
+    """What each load balancer says of the cluster. `latest` is by server ("IP:PORT"); `environment` may name the
+    certificate to ask with, as for gale-ctl."""
 
-    def __init__(self, namespace: str, servers: Sequence[str], log: Path, interval_s: float) -> None:
+    def __init__(
+        self,
+        namespace: str,
+        servers: Sequence[str],
+        log: Path,
+        interval_s: float,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         self.latest: dict[str, Report] = {}
         arguments = ("--servers", ",".join(servers), "--interval", str(interval_s))
-        super().__init__(namespace, python("gale.lab.watch", *arguments), log, self._receive)
+        super().__init__(namespace, python("gale.lab.watch", *arguments), log, self._receive, environment)
 
     def _receive(self, record: Any) -> None:
         self.latest[record["server"]] = Report(**record)

@@ -19,6 +19,7 @@ class LabOptions:
     black_list_after_fails: int = -1
     black_list_expiry: str = "60s"
     enforce_single_configuration: bool = False
+    tls: bool = False
 
     def __post_init__(self) -> None:
         if self.mode != "l4":

@@ -5,6 +5,7 @@
   configs/        lb-0.toml, node-0.toml, …
   logs/           lb-0.log, node-0.log, node-0-server.log, …
   state/lb-0/     what gale-lb keeps
+  tls/            certificates, where the lab has them
 
 lab.json is replaced in one step and changed under a lock.
 """
@@ -79,8 +80,8 @@ class Store:
         return self.directory.exists()
 
     def create(self, notes: Notes) -> None:
-        for folder in (self.directory, self.directory / "configs", self.directory / "logs", self.directory / "state"):
-            folder.mkdir(parents=True)
+        for folder in ("configs", "logs", "state", "tls"):
+            (self.directory / folder).mkdir(parents=True)
         self.write(notes)
 
     def read(self) -> Notes | None:
@@ -99,6 +100,10 @@ class Store:
 
     def remove(self) -> None:
         shutil.rmtree(self.directory, ignore_errors=True)
+
+    @property
+    def tls(self) -> Path:
+        return self.directory / "tls"
 
     def config(self, name: str) -> Path:
         return self.directory / "configs" / f"{name}.toml"

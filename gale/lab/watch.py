@@ -5,6 +5,7 @@
 Each server is asked on its own, so that one that is silent delays no other. A line is {"at_s": monotonic seconds,
 "server": …, "status": what `gale-ctl cluster status -o json` prints or null, "error": text or null}. It ends on
 SIGTERM, after `--count` questions to each server, and when its standard input ends, as it does when its parent dies.
+GALE_CA, GALE_CERT and GALE_KEY name the certificate to ask with, as for gale-ctl.
 """
 
 import argparse
@@ -14,33 +15,35 @@ import os
 import signal
 import sys
 import time
+from pathlib import Path
 
 import uvloop
 
 from gale.errors import GaleError
 from gale.rpc.client import Server, fetch_cluster_status
+from gale.tls import Credentials
 
 TIMEOUT_S = 0.5
 
 
-async def follow(server: str, interval_s: float, count: int) -> None:
+async def follow(server: Server, interval_s: float, count: int) -> None:
     """Ask one server again and again; `count` 0 is without end."""
     asked = 0
     while not count or asked < count:
         begin = time.monotonic()
         status, error = None, None
         try:
-            status = await fetch_cluster_status(Server(server), TIMEOUT_S)
+            status = await fetch_cluster_status(server, TIMEOUT_S)
         except GaleError as failure:
             error = str(failure)
-        line = {"at_s": round(time.monotonic(), 4), "server": server, "status": status, "error": error}
+        line = {"at_s": round(time.monotonic(), 4), "server": server.address, "status": status, "error": error}
         sys.stdout.write(json.dumps(line) + "\n")
         sys.stdout.flush()
         asked += 1
         await asyncio.sleep(max(0.0, begin + interval_s - time.monotonic()))
 
 
-async def watch(servers: list[str], interval_s: float, count: int) -> None:
+async def watch(servers: list[Server], interval_s: float, count: int) -> None:
     loop = asyncio.get_running_loop()
     questions = asyncio.gather(*(follow(server, interval_s, count) for server in servers))
     loop.add_signal_handler(signal.SIGTERM, questions.cancel)
@@ -64,7 +67,10 @@ def main() -> None:
     parser.add_argument("--interval", type=float, default=0.1, help="seconds between questions to one server")
     parser.add_argument("--count", type=int, default=0, help="questions to each server; 0: until it is ended")
     given = parser.parse_args()
-    uvloop.run(watch(given.servers.split(","), given.interval, given.count))
+    ca, cert, key = (os.environ.get(name) for name in ("GALE_CA", "GALE_CERT", "GALE_KEY"))
+    credentials = Credentials(Path(ca), Path(cert), Path(key)) if ca and cert and key else None
+    servers = [Server(address, credentials) for address in given.servers.split(",")]
+    uvloop.run(watch(servers, given.interval, given.count))
 
 
 if __name__ == "__main__":

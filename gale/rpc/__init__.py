@@ -6,7 +6,7 @@ node_service.py  what nodes call       (proto/gale/v1/node.proto)
 api_service.py   what gale-ctl calls   (proto/gale/v1/api.proto)
 status.py        the cluster's status, composed of a state and what each load balancer says of itself
 server.py        listening            client.py  calling
-auth.py          who may call what    limits.py  how much of it
+auth.py          who may call what    limits.py  how much of it    arrivals.py  who never came to a call
 v1/              generated from proto/ by scripts/proto
 
 gRPC reads two settings from the environment, before it is first used. It cannot be told to do TLS 1.3 only, but the

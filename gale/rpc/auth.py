@@ -17,6 +17,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from gale.log import Refusals
+from gale.rpc.arrivals import Arrivals
 from gale.rpc.limits import Limits, Sources
 from gale.tls import Identity, Role, identity
 
@@ -57,11 +58,12 @@ def peer_address(peer: str) -> str:
 
 
 class Doorkeeper(grpc.aio.ServerInterceptor):  # type: ignore[misc]
-    """Stands before every call of one server. With `certificates`, a caller's role must allow the method."""
+    """Stands before every call of one server. `arrivals` where there is TLS: then a caller's role must allow the
+    method."""
 
-    def __init__(self, limits: Limits, certificates: bool) -> None:
+    def __init__(self, limits: Limits, arrivals: Arrivals | None) -> None:
         self._sources = Sources(limits)
-        self._certificates = certificates
+        self._arrivals = arrivals
         self._refusals = Refusals("call refused")
 
     async def intercept_service(
@@ -97,8 +99,10 @@ class Doorkeeper(grpc.aio.ServerInterceptor):  # type: ignore[misc]
     async def _admit(self, method: str, context: grpc.aio.ServicerContext) -> str:
         """Returns, when it is the call's turn, the source that has to leave in the end. Aborts what may not be."""
         source = peer_address(context.peer())
-        if self._certificates and (reason := _forbidden(method, context)):
-            await self._refuse(context, grpc.StatusCode.PERMISSION_DENIED, source, reason)
+        if self._arrivals:
+            self._arrivals.called(context.peer())
+            if reason := _forbidden(method, context):
+                await self._refuse(context, grpc.StatusCode.PERMISSION_DENIED, source, reason)
         try:
             delay_s = self._sources.enter(source, asyncio.get_running_loop().time())
         except ValueError as error:

@@ -9,6 +9,8 @@ from collections.abc import Iterable
 import grpc
 
 from gale.errors import HostError
+from gale.log import Refusals
+from gale.rpc.arrivals import Arrivals
 from gale.rpc.auth import Doorkeeper
 from gale.rpc.limits import Limits
 from gale.tls import Credentials
@@ -29,26 +31,27 @@ OPTIONS = (
 async def listen(addresses: Iterable[str], limits: Limits, credentials: Credentials | None = None) -> grpc.aio.Server:
     """A server bound to "IP:PORT" addresses, not started yet. Raises HostError when one is taken."""
     connections = ("grpc.max_allowed_incoming_connections", limits.connections)
-    doorkeeper = Doorkeeper(limits, certificates=credentials is not None)
-    server = grpc.aio.server(options=(*OPTIONS, connections), interceptors=(doorkeeper,))
+    arrivals = Arrivals(Refusals("connection refused")) if credentials else None
+    server = grpc.aio.server(options=(*OPTIONS, connections), interceptors=(Doorkeeper(limits, arrivals),))
     for address in addresses:
         try:
-            if credentials is None:
-                server.add_insecure_port(address)
+            if credentials and arrivals:
+                server.add_secure_port(address, _secure(credentials, arrivals))
             else:
-                server.add_secure_port(address, _secure(credentials))
+                server.add_insecure_port(address)
         except RuntimeError as error:
             await server.stop(None)
             raise HostError(f"cannot listen on {address}: is another program using the port?") from error
     return server
 
 
-def _secure(credentials: Credentials) -> grpc.ServerCredentials:
+def _secure(credentials: Credentials, arrivals: Arrivals) -> grpc.ServerCredentials:
     """gRPC asks at every handshake for a new configuration; it is given one when the files have changed."""
     given = credentials.pem()
 
     def changed() -> grpc.ServerCertificateConfiguration | None:
         nonlocal given
+        arrivals.arrived()
         if credentials.pem() is given:
             return None
         given = credentials.pem()

@@ -8,6 +8,7 @@ from pathlib import Path
 import grpc
 import pytest
 from cryptography import x509
+from structlog.testing import capture_logs
 
 from gale.errors import RemoteError
 from gale.rpc.auth import _forbidden
@@ -93,6 +94,26 @@ async def test_a_stranger_is_refused_in_the_handshake(folder: Folder, tmp_path: 
         assert await call(address, credentials, f"/{API}/GetLocalStatus") is grpc.StatusCode.UNAVAILABLE
         with pytest.raises(RemoteError, match=r"it closes the connection: with \[tls\] a gale-lb takes"):
             await fetch_local_status(Server(address, credentials), 2)
+
+
+async def test_strangers_are_counted_and_told_of_once_a_second(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gale.rpc.arrivals.SETTLED_S", 0.2)
+    anna = folder.issue(Role.OPERATOR, "anna")
+    async with serving(folder.load_balancer(), echo(API, METHODS)) as address:
+        with capture_logs() as lines:
+            for _ in range(5):
+                assert await call(address, anna, f"/{API}/GetLocalStatus") is grpc.StatusCode.OK
+                _, writer = await asyncio.open_connection(*address.split(":"))
+                writer.write(b"GET / HTTP/1.1\r\n\r\n")
+                await asyncio.sleep(0.05)
+                writer.transport.abort()
+            await asyncio.sleep(1.5)
+            _, writer = await asyncio.open_connection(*address.split(":"))
+            await asyncio.sleep(1.0)
+            writer.transport.abort()
+    assert {line["event"] for line in lines} == {"connection refused"}
+    assert len(lines) == 2
+    assert lines[-1]["refused_so_far"] == 6
 
 
 async def test_asking_with_a_certificate_where_there_is_no_tls_is_one_line(folder: Folder) -> None:

@@ -4,9 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from gale.config import load_lb, load_node
+from gale.config import TlsFiles, load_lb, load_node
 from gale.errors import ConfigError
+from gale.lab import certificates
 from gale.lab.options import LabOptions, lb_toml, node_toml
+from gale.tls import Credentials
 
 
 def test_a_load_balancer_gets_a_configuration_it_accepts(tmp_path: Path) -> None:
@@ -27,6 +29,24 @@ def test_a_node_gets_a_configuration_it_accepts(tmp_path: Path) -> None:
     config = load_node(file)
     assert config.name == "node-0"
     assert config.load_balancers == ("10.77.2.10:7070",)
+
+
+def test_everybody_in_a_lab_with_certificates_has_one_that_fits(tmp_path: Path) -> None:
+    topology = LabOptions(load_balancers=2, nodes=1).topology("gale")
+    certificates.issue_all(tmp_path, topology)
+    held = {}
+    for stem in ("lb-0", "lb-1", "node-0", "operator"):
+        files = certificates.files(tmp_path, stem)
+        held[stem] = str(Credentials(Path(files["ca"]), Path(files["cert"]), Path(files["key"])).who)
+    assert held == {
+        "lb-0": "lb 10.77.2.10",
+        "lb-1": "lb 10.77.2.11",
+        "node-0": "node node-0",
+        "operator": "operator operator",
+    }
+    file = tmp_path / "node-0.toml"
+    file.write_text(node_toml(topology, "node-0") + certificates.toml(tmp_path, "node-0"))
+    assert load_node(file).tls == TlsFiles(tmp_path / "ca.crt", tmp_path / "node-0.crt", tmp_path / "node-0.key")
 
 
 def test_modes_that_are_not_there_yet_are_refused() -> None:
