@@ -1,5 +1,5 @@
 # Short names for scripts and tools; `make help` lists them. Nothing here is needed to install, run or test gale.
-.PHONY: help install demo test check unit rpc raft packet e2e bench proto lock
+.PHONY: help install demo test check unit rpc raft sim packet e2e faults bench bench-control proto lock
 
 help: ## this list
 	@sed -n 's/^\([a-z0-9 ]*\):.*## \(.*\)/\1: \2/p' Makefile
@@ -15,6 +15,9 @@ test: ## every test; what CI runs
 
 check unit rpc raft packet e2e: ## one layer of the tests
 	scripts/test $@
+
+sim: ## the control plane on a seeded network, clock and disk: make sim SEED=1 RUNS=100
+	.venv/bin/python -m tests.sim --seed $(or $(SEED),1) --runs $(or $(RUNS),100)
 
 bench: ## every number
 	.venv/bin/python -m bench
