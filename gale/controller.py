@@ -3,27 +3,31 @@
     checks ──> watch ──due──> screen ──> propose ──log──> state ──plan──> writes ──> maps
 
 Decisions are made elsewhere, by pure functions of gale.core; this file brings them the time, the state and the
-results. A step runs every 50 ms and at once after every commit. One proposal is in flight at a time; what is seen
-meanwhile goes out together with the next one.
+results. A step runs every 50 ms and at once after every commit. One report is in flight at a time; what is seen
+meanwhile goes out together with the next one. Without a quorum nothing is decided, and the maps follow the last
+committed view, less the nodes that are silent to this load balancer itself (core/degraded.py).
 """
 
 import asyncio
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
+from itertools import islice
 
 import structlog
 
 from gale.core.agenda import next_duty
 from gale.core.apply import impostor, screen
-from gale.core.commands import Announce, Command, Passed, Report
-from gale.core.outcome import Applied, Refusal, Rejected
-from gale.core.plan import after, plan
+from gale.core.commands import Announce, Barrier, Command, Drain, Passed, Report
+from gale.core.degraded import Degraded
+from gale.core.outcome import Applied, Outcome, Refusal, Rejected
+from gale.core.plan import Write, after, plan
 from gale.core.shared import HealthPolicy
 from gale.core.state import ClusterState, NodeInfo, Phase
 from gale.core.view import View
 from gale.core.watch import Watch
 from gale.errors import ConsensusError, DataplaneError
-from gale.ports import Clock, Consensus, Dataplane, LocalStatus, Standing
+from gale.ports import Clock, Consensus, ConsensusStatus, Dataplane, LocalStatus, Standing
 
 log = structlog.get_logger()
 
@@ -31,6 +35,8 @@ STEP_S = 0.05
 NEIGHBOURS_MS = 1_000
 GOODBYE_S = 2.0
 REFUSED_MAX = 1_000
+WRITES_MAX = 1_000  # map writes in one step
+ELECTION_MS = 1_000  # so long there may be no leader without that anything is wrong
 
 
 class Controller:
@@ -46,7 +52,9 @@ class Controller:
         self._stepped = asyncio.Event()
         self._proposing: asyncio.Task[None] | None = None
         self._held = View()
-        self._reconciled: ClusterState | None = None
+        self._degraded: Degraded | None = None
+        self._quorum_ms: int | None = None
+        self._reconciled: object = None
         self._attached = False
         self._neighbours_ms = 0
         self._logged = 0
@@ -98,7 +106,14 @@ class Controller:
             consensus=self._consensus.status(),
             verdicts=self._dataplane.counters(),
             attachments=self._dataplane.attachments,
+            degraded=tuple(sorted(self._taken_away())),
         )
+
+    async def drain(self, node: str, on: bool) -> Outcome:
+        return await self._consensus.propose(Drain(self._clock.wall_ms(), node, on))
+
+    async def barrier(self) -> None:
+        await self._consensus.propose(Barrier(self._clock.wall_ms()))
 
     # the loop
 
@@ -113,6 +128,7 @@ class Controller:
             self.step()
             self._stepped.set()
             self._stepped = asyncio.Event()
+            await asyncio.sleep(0)  # who wants the next step at once lets the others have their turn first
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), STEP_S)
 
@@ -122,21 +138,42 @@ class Controller:
         self._log_transitions(state, replayed=not self._consensus.ready)
         if not self._consensus.ready:
             return
+        status = self._consensus.status()
+        self._degrade(state, status.quorum, now_ms)
         self._reconcile(state, now_ms)
         idle = self._proposing is None or self._proposing.done()
-        if idle and (command := self._next_command(state, now_ms)):
+        if idle and (command := self._next_command(state, status, now_ms)):
             self._proposing = asyncio.get_running_loop().create_task(self._propose(command))
 
+    def _degrade(self, state: ClusterState, quorum: bool, now_ms: int) -> None:
+        """Without a quorum, take nodes away that are silent here; with one, follow the log again."""
+        before = self._taken_away()
+        if quorum:
+            self._quorum_ms, self._degraded = now_ms, None
+        elif self._quorum_ms is None or now_ms - self._quorum_ms >= ELECTION_MS:
+            self._degraded = self._degraded or Degraded()
+            self._degraded.look(state, self._watch, now_ms)
+        away = self._taken_away()
+        for name in sorted(away.keys() - before.keys()):
+            log.warning("no quorum: a node is taken away here, and here only", node=name, cause=away[name])
+        for name in sorted(before.keys() - away.keys()):
+            cause = "the quorum is back, the log decides" if quorum else "it passed its checks again, or left the log"
+            log.info("a node that was taken away here is given back", node=name, cause=cause)
+
+    def _taken_away(self) -> Mapping[str, str]:
+        return self._degraded.away if self._degraded else {}
+
     def _reconcile(self, state: ClusterState, now_ms: int) -> None:
-        """Make the maps hold what was committed. A write that fails is tried again with the rest in the next step."""
+        """Make the maps hold what was committed, a bounded number of writes a step. What fails is tried again in the
+        next one: a plan may be cut off anywhere."""
         try:
-            if state is not self._reconciled:
-                wanted = state.view().only(service.name for service in self._me.shared.services)
-                for write in plan(self._held, wanted):
-                    self._dataplane.perform(write)
-                    self._held = after(self._held, write)
-                self._held = replace(self._held, generation=wanted.generation)
-                self._reconciled = state
+            wants = (state.generation, frozenset(self._taken_away()))
+            if wants != self._reconciled:
+                view = self._degraded.view(state) if self._degraded else state.view()
+                if not self._write(view.only(service.name for service in self._me.shared.services)):
+                    self.wake()
+                    return
+                self._reconciled = wants
             if not self._attached:
                 self._dataplane.attach()
                 self._attached = True
@@ -149,10 +186,23 @@ class Controller:
         except DataplaneError as error:
             self._troubled("dataplane", str(error))
 
-    def _next_command(self, state: ClusterState, now_ms: int) -> Command | None:
-        status = self._consensus.status()
+    def _write(self, wanted: View) -> bool:
+        """Bring the maps nearer to this view. True once they hold it."""
+        writes, done = plan(self._held, wanted), list[Write]()
+        try:
+            for write in islice(writes, WRITES_MAX):
+                self._dataplane.perform(write)
+                done.append(write)
+        finally:
+            self._held = after(self._held, *done)
+        if len(done) < len(writes):
+            return False
+        self._held = replace(self._held, generation=wanted.generation)
+        return True
+
+    def _next_command(self, state: ClusterState, status: ConsensusStatus, now_ms: int) -> Command | None:
         if not status.quorum:
-            self._troubled("consensus", "no quorum: nothing can be decided, forwarding goes on as it is")
+            self._troubled("consensus", "no quorum: nothing can be decided, forwarding goes on without what dies")
             return None
         self._settled("consensus")
         wall_ms, me = self._clock.wall_ms(), self._me.load_balancer

@@ -89,7 +89,8 @@ class NodeGate(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class LocalStatus:
-    """What one load balancer says of itself. `attachments`: interface -> how its program is attached."""
+    """What one load balancer says of itself. `attachments`: interface -> how its program is attached. `degraded`: the
+    nodes it has taken away by its own eyes, while it has no quorum."""
 
     address: str
     version: str
@@ -98,15 +99,24 @@ class LocalStatus:
     consensus: ConsensusStatus
     verdicts: Mapping[str, int]
     attachments: Mapping[str, str]
+    degraded: tuple[str, ...] = ()
 
 
 class Operator(Protocol):
-    """What operators may ask."""
+    """What operators may ask, and order."""
 
     @property
     def state(self) -> ClusterState: ...
 
     def local_status(self) -> LocalStatus: ...
+
+    async def drain(self, node: str, on: bool) -> Outcome:
+        """Give a node no new flows, or give it some again. Raises ConsensusError when it ends without an outcome."""
+        ...
+
+    async def barrier(self) -> None:
+        """Returns when the state holds all that was committed before the call. Raises ConsensusError."""
+        ...
 
 
 class Dataplane(Protocol):

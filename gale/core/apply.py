@@ -12,7 +12,6 @@ proposals give equal results on every load balancer, today and when the log is r
     any phase but banned ──goodbye──> left (no fail is counted)
 """
 
-from collections.abc import Mapping
 from dataclasses import replace
 
 from gale.core.commands import (
@@ -251,10 +250,10 @@ def _settle(old: ClusterState, new: ClusterState) -> ClusterState:
     tables = {}
     for service in new.shared.services:
         table = old.tables.get(service.name)
-        weights = _weights(new, service.name)
+        weights = new.weights(service.name)
         if table is None:
             table = rebalance(SlotTable.empty(SLOTS), weights)
-        elif weights != _weights(old, service.name):
+        elif weights != old.weights(service.name):
             table = rebalance(table, weights)
         tables[service.name] = table
     new = replace(new, tables=tables)
@@ -264,12 +263,3 @@ def _settle(old: ClusterState, new: ClusterState) -> ClusterState:
         if (before.nodes, before.slots) == (after.nodes, after.slots)
         else replace(new, generation=new.generation + 1)
     )
-
-
-def _weights(state: ClusterState, service: str) -> Mapping[int, int]:
-    """Node number -> weight of the nodes that take new flows of a service."""
-    return {
-        node.number: node.info.weight
-        for node in state.nodes.values()
-        if node.phase is Phase.ROUTING and (not node.info.services or service in node.info.services)
-    }

@@ -48,6 +48,18 @@ class Goodbye:
 Observation = Passed | Missed | NotServing | Goodbye
 
 
+REPORT_BYTES_MAX = 12 * 1024
+"""What the observations of a report may come to, by `bytes_most`: a command in the log has at most 16 KiB."""
+
+
+def bytes_most(observation: Observation) -> int:
+    """What an observation comes to in the log, at most."""
+    if not isinstance(observation, Passed):
+        return 16 + len(observation.node)
+    info = observation.node
+    return 64 + len(info.id) + len(info.address) + sum(4 + len(service) for service in info.services)
+
+
 @dataclass(frozen=True, slots=True)
 class Report:
     """What one load balancer saw since its last report, in order."""

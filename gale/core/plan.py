@@ -7,7 +7,7 @@ The maps are not changed in one step and gale-lb may die between two writes, so 
 3. nodes that are gone are cleared last: nothing points at them any more.
 
 Cut off after any write, every slot names a node that is there. `after` is the same statement as code: it gives the
-view the maps hold once a write is done, and refuses a write that would break the rule.
+view the maps hold once writes are done, and refuses a write that would break the rule.
 """
 
 from dataclasses import dataclass, replace
@@ -49,17 +49,21 @@ def plan(old: View, new: View) -> list[Write]:
     return [*appear, *slots, *gone]
 
 
-def after(view: View, write: Write) -> View:
-    """The view once `write` is done. Raises ValueError for a write that would leave a slot without its node."""
-    match write:
-        case SetNode(number, address):
-            return replace(view, nodes={**view.nodes, number: address})
-        case SetSlots(service, owners):
-            changed = replace(view, slots={**view.slots, service: owners})
-            if missing := changed.owners(service) - changed.nodes.keys():
-                raise ValueError(f"slots of {service} name nodes that have no entry: {sorted(missing)}")
-            return changed
-        case ClearNode(number):
-            if used := [service for service in view.slots if number in view.owners(service)]:
-                raise ValueError(f"node {number} is still named by slots of {', '.join(used)}")
-            return replace(view, nodes={n: a for n, a in view.nodes.items() if n != number})
+def after(view: View, *writes: Write) -> View:
+    """The view once these are done, in order. Raises ValueError for one that would leave a slot without its node."""
+    nodes, slots = dict(view.nodes), dict(view.slots)
+    owners = {service: view.owners(service) for service in slots}
+    for write in writes:
+        match write:
+            case SetNode(number, address):
+                nodes[number] = address
+            case SetSlots(service, table):
+                slots[service] = table
+                owners[service] = replace(view, slots=slots).owners(service)
+                if missing := owners[service] - nodes.keys():
+                    raise ValueError(f"slots of {service} name nodes that have no entry: {sorted(missing)}")
+            case ClearNode(number):
+                if used := [service for service, numbers in owners.items() if number in numbers]:
+                    raise ValueError(f"node {number} is still named by slots of {', '.join(used)}")
+                nodes.pop(number, None)
+    return replace(view, nodes=nodes, slots=slots)

@@ -4,7 +4,7 @@ All of it is immutable; apply.py alone makes the next one. Times are millisecond
 proposers of commands gave them; `clock_ms` is the largest one seen, and the only clock there is in here.
 """
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -127,6 +127,16 @@ class ClusterState:
     def voters(self) -> frozenset[str]:
         """The load balancers whose opinion counts: alive and not ignored."""
         return frozenset(a for a, lb in self.load_balancers.items() if lb.alive and not self.ignored(a))
+
+    def weights(self, service: str, without: Container[str] = ()) -> Mapping[int, int]:
+        """Node number -> weight of the nodes that take new flows of a service."""
+        return {
+            node.number: node.info.weight
+            for name, node in self.nodes.items()
+            if node.phase is Phase.ROUTING
+            and (not node.info.services or service in node.info.services)
+            and name not in without
+        }
 
     def view(self) -> View:
         """What the kernel's maps must hold."""

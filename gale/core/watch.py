@@ -9,21 +9,28 @@ while a report is on its way add nothing; they make the node a little later, nev
 
 Time is handed in: `now_ms` is monotonic. If this process did not run for a while, it heard nothing because it did not
 listen, and every deadline moves by that while.
+
+The nodes are kept in the order in which they were last heard, so that those who are silent are found at the front, and
+a quiet cluster of ten thousand costs nothing.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import takewhile
 
-from gale.core.commands import Goodbye, Missed, NotServing, Observation, Passed
-from gale.core.state import ClusterState, NodeInfo, Phase
+from gale.core.commands import REPORT_BYTES_MAX, Goodbye, Missed, NotServing, Observation, Passed, bytes_most
+from gale.core.state import MAX_NODES, ClusterState, Node, NodeInfo, Phase
 
 
 @dataclass(slots=True)
 class _Seen:
+    """`row`: checks in a row that said the node serves, however many of them are worth a report."""
+
     heard_ms: int
     info: NodeInfo | None = None
     serving: bool = True
     left: bool = False
-    fresh: bool = False  # a check came that has not been weighed yet
+    row: int = 0
 
 
 class Watch:
@@ -32,37 +39,67 @@ class Watch:
     def __init__(self, me: str, stall_ms: int = 500) -> None:
         self._me = me
         self._stall_ms = stall_ms
+        self._timeout_ms = 0
         self._seen: dict[str, _Seen] = {}
+        self._news: dict[str, None] = {}  # a check or a goodbye came that has not been weighed yet
+        self._unwell: set[str] = set()  # said that it does not serve, or goodbye
+        self._missed: frozenset[str] = frozenset()  # the log says that this load balancer missed its checks
+        self._nodes: Mapping[str, Node] | None = None
+        self._heard_ms: int | None = None
         self._ticked_ms: int | None = None
 
     def check(self, info: NodeInfo, serving: bool, now_ms: int) -> None:
-        self._seen[info.id] = _Seen(now_ms, info, serving, fresh=True)
+        before = self._seen.pop(info.id, None)
+        if before is None and len(self._seen) >= MAX_NODES:
+            return  # more than can be known: strangers, who are forgotten again when they are silent
+        goes_on = before is not None and not before.left and now_ms - before.heard_ms < self._timeout_ms
+        row = (before.row if before and goes_on else 0) + 1 if serving else 0
+        self._seen[info.id] = _Seen(now_ms, info, serving, row=row)
+        self._news[info.id] = None
+        self._heard_ms = now_ms
+        (self._unwell.discard if serving else self._unwell.add)(info.id)
 
     def goodbye(self, node: str) -> None:
         if node in self._seen:
             self._seen[node].left = True
+            self._news[node] = None
+            self._unwell.add(node)
 
     def tick(self, state: ClusterState, now_ms: int) -> None:
         """Note the passing of time, and take up nodes that the log says this load balancer has heard from."""
+        self._timeout_ms = state.shared.health.checks_timeout_ms
         if self._ticked_ms is not None and (gap_ms := now_ms - self._ticked_ms) > self._stall_ms:
             for seen in self._seen.values():
                 seen.heard_ms += gap_ms
+            self._heard_ms = self._heard_ms and self._heard_ms + gap_ms
         self._ticked_ms = now_ms
-        for name, node in state.nodes.items():
-            if name not in self._seen and node.checks.get(self._me, 0) > 0:
+        if state.nodes is self._nodes:
+            return
+        self._nodes = state.nodes
+        counts = {name: node.checks.get(self._me, -1) for name, node in state.nodes.items()}
+        self._missed = frozenset(name for name, count in counts.items() if count == 0)
+        for name, count in counts.items():
+            if count > 0 and name not in self._seen:
                 self._seen[name] = _Seen(now_ms)
 
     def due(self, state: ClusterState, now_ms: int) -> tuple[Observation, ...]:
-        """What to report now. Ask again only when the report before has ended."""
-        timeout_ms = state.shared.health.checks_timeout_ms
-        due = []
-        for name, seen in list(self._seen.items()):
-            silent = now_ms - seen.heard_ms >= timeout_ms
-            if observation := self._weigh(state, name, seen, silent):
+        """What to report now, as much as one report may hold. Ask again only when the report before has ended."""
+        self._timeout_ms = state.shared.health.checks_timeout_ms
+        due: list[Observation] = []
+        room = REPORT_BYTES_MAX
+        silent = self._silent(now_ms)
+        for name in dict.fromkeys((*silent, *self._news)):
+            seen = self._seen[name]
+            observation = self._weigh(state, name, seen, name in silent)
+            if observation:
+                room -= bytes_most(observation)
+                if room < 0:
+                    break
                 due.append(observation)
-            elif silent or seen.left:
-                del self._seen[name]
-            seen.fresh = False
+            elif name in silent or seen.left:
+                self._drop(name)
+            if not (observation and seen.left):
+                self._news.pop(name, None)
         return tuple(due)
 
     def _weigh(self, state: ClusterState, name: str, seen: _Seen, silent: bool) -> Observation | None:
@@ -73,9 +110,40 @@ class Watch:
         if silent:
             return Missed(name) if known > 0 else None
         if not seen.serving:
-            return NotServing(name) if seen.fresh and node and (node.checks or node.phase.forwards) else None
-        if seen.fresh and seen.info and not (node and node.phase is Phase.BANNED):
+            return NotServing(name) if node and (node.checks or node.phase.forwards) else None
+        if seen.info and not (node and node.phase is Phase.BANNED):
             count = min(known + 1, state.shared.health.checks_before_routing)
             if count != known or node is None or node.info != seen.info:
                 return Passed(seen.info, count)
         return None
+
+    def _silent(self, now_ms: int) -> dict[str, None]:
+        last_ms = now_ms - self._timeout_ms
+        return dict.fromkeys(
+            name for name, _ in takewhile(lambda item: item[1].heard_ms <= last_ms, self._seen.items())
+        )
+
+    def _drop(self, name: str) -> None:
+        del self._seen[name]
+        self._unwell.discard(name)
+
+    # while nothing can be reported (degraded.py)
+
+    def hears(self, now_ms: int) -> bool:
+        """Some node was heard lately: what is silent is so of itself. Nodes send a check every third of the timeout."""
+        return self._heard_ms is not None and 2 * (now_ms - self._heard_ms) < self._timeout_ms
+
+    def unwell(self, now_ms: int, since_ms: int) -> dict[str, str]:
+        """The nodes that were heard here once and are not well, and why. Silence counts from `since_ms` at most."""
+        found = {}
+        if now_ms - since_ms >= self._timeout_ms:
+            silent = [*self._silent(now_ms), *(name for name in self._missed if name not in self._seen)]
+            found = dict.fromkeys(silent, f"silent for {self._timeout_ms} ms")
+        for name in self._unwell:
+            found[name] = "said goodbye" if self._seen[name].left else "says that it is not serving"
+        return found
+
+    def row(self, name: str, now_ms: int) -> int:
+        """How many checks in a row the node has passed until now."""
+        seen = self._seen.get(name)
+        return seen.row if seen and not seen.left and now_ms - seen.heard_ms < self._timeout_ms else 0
