@@ -13,7 +13,7 @@ import gale
 from gale.cli.ctl_tls import PROOF, proving, tls
 from gale.cli.failing import debug_option, one_line_errors
 from gale.cli.tables import load_balancer_table, node_table, summary, verdict_table
-from gale.rpc.client import Server, fetch_cluster_status, fetch_local_status
+from gale.rpc.client import Server, fetch_cluster_status, fetch_local_status, set_drain
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -58,10 +58,11 @@ def cluster() -> None:
 
 
 @cluster.command("status")
+@click.option("--strong", is_flag=True, help="As of now: ask through the log, which needs a quorum.")
 @asks
-def cluster_status(server: Server, output: str, timeout: float, debug: bool) -> None:
+def cluster_status(server: Server, output: str, timeout: float, debug: bool, strong: bool) -> None:
     """Who leads, who follows, and how every node stands."""
-    status = uvloop.run(fetch_cluster_status(server, timeout))
+    status = uvloop.run(fetch_cluster_status(server, timeout, strong=strong))
     if output == "json":
         click.echo(json.dumps(status, indent=2))
         return
@@ -83,6 +84,32 @@ def node_list(server: Server, output: str, timeout: float, debug: bool) -> None:
         click.echo(json.dumps(status["nodes"], indent=2))
     else:
         show(node_table(status))
+
+
+@node.command("drain")
+@click.argument("name")
+@asks
+def node_drain(server: Server, output: str, timeout: float, debug: bool, name: str) -> None:
+    """Give the node no new flows; it keeps those it has. The order outlives failures."""
+    order_drain(server, output, timeout, name, on=True)
+
+
+@node.command("undrain")
+@click.argument("name")
+@asks
+def node_undrain(server: Server, output: str, timeout: float, debug: bool, name: str) -> None:
+    """Give the node new flows again."""
+    order_drain(server, output, timeout, name, on=False)
+
+
+def order_drain(server: Server, output: str, timeout: float, name: str, on: bool) -> None:
+    answer = uvloop.run(set_drain(server, name, on, timeout))
+    if output == "json":
+        click.echo(json.dumps({"id": name, "phase": answer.phase, "drained": answer.drained}, indent=2))
+    elif on and answer.phase != "draining":
+        click.echo(f"node {name}: {answer.phase}; it will be drained when it would route")
+    else:
+        click.echo(f"node {name}: {answer.phase}")
 
 
 @main.command("counters")

@@ -4,7 +4,13 @@ from typing import Any
 
 from rich.table import Column, Table
 
-ROLE_STYLES = {"leader": "bold green", "follower": "green", "unreachable": "red", "ignored": "yellow"}
+ROLE_STYLES = {
+    "leader": "bold green",
+    "follower": "green",
+    "learner": "cyan",
+    "unreachable": "red",
+    "ignored": "yellow",
+}
 PHASE_STYLES = {
     "routing": "green",
     "joining": "cyan",
@@ -40,7 +46,7 @@ def node_table(status: dict[str, Any]) -> Table:
         table.add_row(
             node["id"],
             node["address"],
-            f"[{PHASE_STYLES.get(phase, '')}]{phase}[/]",
+            f"[{PHASE_STYLES.get(phase, '')}]{phase}{_remark(node, status)}[/]",
             str(node["weight"]),
             checks,
             str(node["fails"]),
@@ -59,8 +65,15 @@ def verdict_table(verdicts: dict[str, int]) -> Table:
 def summary(status: dict[str, Any]) -> str:
     routing = sum(node["phase"] == "routing" for node in status["nodes"])
     agreed = f"leader {status['leader']}" if status["leader"] else "no leader"
-    quorum = "quorum" if status["quorum"] else "NO QUORUM: nothing can be decided, forwarding goes on as it is"
-    return (
+    quorum = "quorum" if status["quorum"] else "NO QUORUM: nothing can be decided, forwarding goes on without what dies"
+    told = (
         f"{agreed}, term {status['term']}, {quorum}; generation {status['generation']},"
         f" {routing} of {len(status['nodes'])} nodes route"
     )
+    return told if status["quorum"] else f"{told}; nodes taken away here: {', '.join(status['degraded']) or 'none'}"
+
+
+def _remark(node: dict[str, Any], status: dict[str, Any]) -> str:
+    if node["id"] in status["degraded"]:
+        return ", taken away here"
+    return ", to be drained" if node["drained"] and node["phase"] != "draining" else ""

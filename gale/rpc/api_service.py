@@ -1,10 +1,15 @@
-"""What gale-ctl calls. The load balancer that is asked asks the others, so one answer covers the cluster."""
+"""What gale-ctl calls. The load balancer that is asked asks the others, so one answer covers the cluster.
+
+An order, and a question that wants a strong answer, go through the log: any load balancer takes them, and without a
+quorum they end with ABORTED and the reason.
+"""
 
 import asyncio
 
 import grpc
 
-from gale.errors import RemoteError
+from gale.core.outcome import Rejected
+from gale.errors import ConsensusError, RemoteError
 from gale.ports import Operator
 from gale.rpc.client import Server, fetch_local_status
 from gale.rpc.status import cluster_status, local_status
@@ -35,10 +40,25 @@ class ManagementService(services.ManagementServiceServicer):
     async def GetClusterStatus(
         self, request: pb.GetClusterStatusRequest, context: grpc.aio.ServicerContext
     ) -> pb.ClusterStatus:
+        if request.strong:
+            try:
+                await self._operator.barrier()
+            except ConsensusError as error:
+                await context.abort(grpc.StatusCode.ABORTED, str(error))
         asked = local_status(self._operator.local_status())
         others = [address for address in self._quorum if address != asked.address]
         answers = await asyncio.gather(*(self._ask(address) for address in others))
         return cluster_status(self._operator.state, asked, dict(zip(others, answers, strict=True)))
+
+    async def SetDrain(self, request: pb.SetDrainRequest, context: grpc.aio.ServicerContext) -> pb.SetDrainResponse:
+        try:
+            outcome = await self._operator.drain(request.node, request.on)
+        except ConsensusError as error:
+            await context.abort(grpc.StatusCode.ABORTED, str(error))
+        if isinstance(outcome, Rejected):
+            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, outcome.reason)
+        node = self._operator.state.nodes[request.node]
+        return pb.SetDrainResponse(phase=node.phase.value, drained=node.drained)
 
     async def _ask(self, address: str) -> pb.LocalStatus | str:
         known = self._operator.state.load_balancers.get(address)

@@ -25,6 +25,11 @@ def local_status(local: LocalStatus) -> pb.LocalStatus:
         version=local.version,
         verdicts=local.verdicts,
         attachments=local.attachments,
+        learner=consensus.learner,
+        ignored=consensus.ignored,
+        differs=consensus.differs,
+        refused=min(consensus.refused, 0xFFFF_FFFF),
+        degraded=local.degraded,
     )
 
 
@@ -34,40 +39,73 @@ def cluster_status(
     others: Mapping[str, pb.LocalStatus | str],
 ) -> pb.ClusterStatus:
     """`others`: quorum address -> what that load balancer says of itself, or why it said nothing."""
-    leader = asked.leader if asked.HasField("leader") else None
-    answers = {**others, asked.address: asked}
+    load_balancers = [_own(state, asked, others), *(_other(state, asked, *other) for other in others.items())]
     return pb.ClusterStatus(
-        leader=leader,
+        leader=asked.leader if asked.HasField("leader") else None,
         term=asked.term,
         quorum=asked.quorum,
         generation=state.generation,
-        load_balancers=[_load_balancer(state, address, answers[address], leader) for address in sorted(answers)],
+        load_balancers=sorted(load_balancers, key=lambda load_balancer: load_balancer.address),
         nodes=[_node(node) for _, node in sorted(state.nodes.items())],
+        applied_index=asked.applied_index,
+        degraded=asked.degraded,
     )
 
 
-def _load_balancer(
-    state: ClusterState, address: str, answer: pb.LocalStatus | str, leader: str | None
+def _own(
+    state: ClusterState, asked: pb.LocalStatus, others: Mapping[str, pb.LocalStatus | str]
 ) -> pb.LoadBalancerStatus:
-    known = state.load_balancers.get(address)
-    if isinstance(answer, str):
-        status = pb.LoadBalancerStatus(address=address, role="unreachable", reason=answer)
-        if known:
-            status.config_hash, status.version = known.shared.hash, known.version
-        return status
-    role = "leader" if address == leader else "follower"
+    """The one that was asked is ignored when most of the others say so; the difference is told from its own side."""
+    by = {
+        address: asked.ignored.get(address) or answer.ignored[asked.address]
+        for address, answer in sorted(others.items())
+        if isinstance(answer, pb.LocalStatus) and asked.address in answer.ignored
+    }
+    if 2 * len(by) > 1 + len(others):
+        return _answering(asked, "ignored", f"{', '.join(by)} ignore it: {next(iter(by.values()))}")
+    return _agreeing(state, asked, asked)
+
+
+def _other(
+    state: ClusterState, asked: pb.LocalStatus, address: str, answer: pb.LocalStatus | str
+) -> pb.LoadBalancerStatus:
+    """The load balancers know of each other's configurations by their handshake, and so at once."""
+    why = asked.ignored.get(address)
+    if isinstance(answer, pb.LocalStatus):
+        if why:
+            return _answering(answer, "ignored", why)
+        return _agreeing(state, asked, answer)
+    status = pb.LoadBalancerStatus(address=address, role="ignored" if why else "unreachable", reason=why or answer)
+    if known := state.load_balancers.get(address):
+        status.config_hash, status.version = known.shared.hash, known.version
+    return status
+
+
+def _agreeing(state: ClusterState, asked: pb.LocalStatus, answer: pb.LocalStatus) -> pb.LoadBalancerStatus:
+    """No word of the handshake keeps it out; the state may, which knows what each has announced."""
+    leads = asked.HasField("leader") and asked.leader == answer.address
+    role = "leader" if leads else "learner" if answer.learner else "follower"
+    if state.ignored(answer.address):
+        role = "ignored"
     reason = ""
-    if difference := state.differs(address):
-        role = "ignored" if state.ignored(address) else role
+    if difference := asked.differs.get(answer.address):
+        reason = f"its configuration differs: {difference}"
+    elif difference := state.differs(answer.address):
         reason = f"its configuration differs from the reference: {difference}"
+    return _answering(answer, role, reason)
+
+
+def _answering(answer: pb.LocalStatus, role: str, reason: str) -> pb.LoadBalancerStatus:
     return pb.LoadBalancerStatus(
-        address=address,
+        address=answer.address,
         role=role,
         applied_index=answer.applied_index,
         generation=answer.generation,
         config_hash=answer.config_hash,
         version=answer.version,
         reason=reason,
+        degraded=answer.degraded,
+        refused=answer.refused,
     )
 
 
@@ -81,4 +119,5 @@ def _node(node: Node) -> pb.NodeStatus:
         fails=node.fails,
         banned_until=datetime.fromtimestamp(until_ms / 1000, UTC).isoformat(timespec="seconds") if until_ms else None,
         weight=node.info.weight,
+        drained=node.drained,
     )

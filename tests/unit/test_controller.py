@@ -3,11 +3,15 @@
 import asyncio
 from dataclasses import replace
 
-from gale.controller import Controller
-from gale.core.commands import Announce, Goodbye, Report
+import pytest
+
+from gale.controller import WRITES_MAX, Controller
+from gale.core.commands import Announce, Goodbye, Passed, Report
+from gale.core.outcome import Applied, Rejected
 from gale.core.plan import SetSlots, Write
 from gale.core.shared import HealthPolicy, Service, SharedConfig
 from gale.core.state import NodeInfo, Phase
+from gale.errors import ConsensusError
 from gale.memory import MemoryConsensus, MemoryDataplane, SetClock
 
 ME = "10.0.0.1:9090"
@@ -87,15 +91,76 @@ async def test_a_write_the_kernel_refuses_is_tried_again_and_nothing_unsafe_is_l
     assert len(box.dataplane.view.owners("default")) == 2
 
 
-async def test_without_a_quorum_nothing_is_proposed_and_the_maps_stay() -> None:
-    box = await Box().routing(WEB)
+async def test_without_a_quorum_nothing_is_proposed_and_what_dies_leaves_the_maps_of_this_one() -> None:
+    box = await Box().routing(WEB, DB)
     box.consensus.quorum = False
-    view, commands = box.dataplane.view, len(box.consensus.log)
-    await box.steps(200)
-    assert (box.dataplane.view, len(box.consensus.log)) == (view, commands)
+    before, commands = box.dataplane.view, len(box.consensus.log)
+    await box.steps(70, (DB,))
+    assert list(box.dataplane.view.nodes.values()) == [DB.address]
+    assert (box.phase(), len(box.consensus.log)) == (Phase.ROUTING, commands)
+    assert box.controller.local_status().degraded == ("web",)
+    await box.steps(70, (WEB, DB))
+    assert (box.dataplane.view, box.controller.local_status().degraded) == (before, ())
+
+
+async def test_when_the_quorum_is_back_the_log_decides_again() -> None:
+    box = await Box().routing(WEB, DB)
+    box.consensus.quorum = False
+    await box.steps(70, (DB,))
     box.consensus.quorum = True
-    await box.steps(4)
-    assert not box.dataplane.view.nodes
+    await box.steps(4, (DB,))
+    assert box.phase() is Phase.BANNED
+    assert box.controller.local_status().degraded == ()
+    assert box.level()
+
+
+async def test_an_election_takes_nothing_away() -> None:
+    box = await Box().routing(WEB, DB)
+    await box.steps(50, (DB,))
+    box.consensus.quorum = False
+    await box.steps(19, (DB,))
+    assert box.controller.local_status().degraded == ()
+
+
+async def test_without_a_quorum_bans_and_drains_are_frozen() -> None:
+    box = await Box().routing(WEB, DB)
+    await box.steps(70, (DB,))
+    assert box.phase() is Phase.BANNED
+    box.consensus.quorum = False
+    await box.steps(500, (WEB, DB))  # longer than the ban
+    assert box.phase() is Phase.BANNED
+    assert list(box.dataplane.view.nodes.values()) == [DB.address]
+    for order in (box.controller.drain("db", True), box.controller.barrier()):
+        with pytest.raises(ConsensusError):
+            await order
+    box.consensus.quorum = True
+    await box.steps(12, (WEB, DB))
+    assert box.phase() is Phase.ROUTING
+
+
+async def test_an_operator_drains_and_undrains() -> None:
+    box = await Box().routing(WEB, DB)
+    assert isinstance(await box.controller.drain("web", True), Applied)
+    await box.steps(2, (WEB, DB))
+    assert (box.phase(), len(box.dataplane.view.nodes)) == (Phase.DRAINING, 2)
+    assert len(box.dataplane.view.owners("default")) == 1
+    assert isinstance(await box.controller.drain("web", False), Applied)
+    assert box.phase() is Phase.ROUTING
+    assert await box.controller.drain("wbe", True) == Rejected("no node is called wbe")
+
+
+async def test_many_writes_are_spread_over_steps_and_each_leaves_the_maps_whole() -> None:
+    box = Box()
+    infos = [NodeInfo(f"n{i}", f"10.{i // 65536}.{i // 256 % 256}.{i % 256}") for i in range(2 * WRITES_MAX + 5)]
+    await box.consensus.propose(Announce(0, ME, "10.0.0.1:5555", "0.1.0", SHARED, False, True))
+    await box.consensus.propose(Report(0, ME, tuple(Passed(info, 3) for info in infos)))
+    written = []
+    while not box.level():
+        box.controller.step()
+        written.append(len(box.dataplane.writes))
+        assert not box.dataplane.attachments or box.level()
+    assert written == [WRITES_MAX, 2 * WRITES_MAX, 2 * WRITES_MAX + 6]
+    assert box.dataplane.attachments
 
 
 async def test_before_the_log_is_level_the_maps_are_not_touched() -> None:

@@ -1,10 +1,24 @@
 """What a load balancer reports of what it saw: edges, not beats."""
 
-from gale.core.commands import Announce, Goodbye, LiftBans, Missed, NotServing, Observation, Passed, Report
+from hypothesis import given
+
+from gale.core.commands import (
+    Announce,
+    Goodbye,
+    LiftBans,
+    Missed,
+    NotServing,
+    Observation,
+    Passed,
+    Report,
+    bytes_most,
+)
 from gale.core.shared import HealthPolicy, Service, SharedConfig
-from gale.core.state import ClusterState, NodeInfo, Phase
+from gale.core.state import MAX_NODES, ClusterState, NodeInfo, Phase
 from gale.core.watch import Watch
-from tests.unit.strategies import put
+from gale.rpc.codec import encode
+from gale.rpc.raft_codec import COMMAND_MAX
+from tests.unit.strategies import observations, proposed, put
 
 ME = "10.0.0.1:9090"
 WEB = NodeInfo("web", "10.1.0.1")
@@ -116,3 +130,44 @@ def test_a_banned_node_is_passed_over_and_counts_from_one_afterwards() -> None:
     world.state, _ = put(world.state, LiftBans(world.now_ms + 10_000))
     world.check()
     assert world.report() == (Passed(WEB, 1),)
+
+
+def test_a_report_holds_no_more_than_a_command_may_and_the_rest_follows() -> None:
+    world = World()
+    infos = [NodeInfo(f"n{i}", f"10.2.{i // 250}.{i % 250}", 1, ("x" * 64,) * 64) for i in range(40)]
+    for info in infos:
+        world.watch.check(info, True, 0)
+    heard: list[str] = []
+    while due := world.watch.due(world.state, world.now_ms):
+        proposal = proposed(Report(0, ME, due), 1)
+        assert len(encode(proposal)) < COMMAND_MAX
+        heard += [observation.node.id for observation in due if isinstance(observation, Passed)]
+    assert heard == [info.id for info in infos]
+
+
+@given(observations)
+def test_no_observation_is_longer_in_the_log_than_it_is_counted(observation: Observation) -> None:
+    empty = len(encode(proposed(Report(0, ME, ()), 1)))
+    assert len(encode(proposed(Report(0, ME, (observation,)), 1))) - empty <= bytes_most(observation)
+
+
+def test_strangers_fill_no_memory_and_push_nobody_out() -> None:
+    world = World().routing()
+    for i in range(MAX_NODES + 10):
+        world.watch.check(NodeInfo(f"stranger-{i}", "10.9.0.1"), True, world.now_ms)
+    world.check()
+    assert len(world.watch._seen) == MAX_NODES
+    assert world.watch.row("web", world.now_ms) > 3
+    world.elapse(TIMEOUT_MS)
+    world.state, _ = put(world.state, Report(0, ME, ()))
+    while len(world.watch._seen) > 1:
+        world.watch.due(world.state, world.now_ms)
+    assert list(world.watch._seen) == ["web"]
+
+
+def test_silence_is_found_however_often_others_are_heard() -> None:
+    world = World().routing()
+    for _ in range(TIMEOUT_MS // 50):
+        world.watch.check(NodeInfo("db", "10.1.0.2"), True, world.now_ms)
+        world.elapse(50)
+    assert Missed("web") in world.watch.due(world.state, world.now_ms)

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x11gale/v1/api.proto\x12\x07gale.v1\"\x19\n\x17GetClusterStatusRequest\"\x17\n\x15GetLocalStatusRequest\"\xba\x01\n\rClusterStatus\x12\x13\n\x06leader\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x0c\n\x04term\x18\x02 \x01(\r\x12\x0e\n\x06quorum\x18\x03 \x01(\x08\x12\x12\n\ngeneration\x18\x04 \x01(\r\x12\x33\n\x0eload_balancers\x18\x05 \x03(\x0b\x32\x1b.gale.v1.LoadBalancerStatus\x12\"\n\x05nodes\x18\x06 \x03(\x0b\x32\x13.gale.v1.NodeStatusB\t\n\x07_leader\"\x94\x01\n\x12LoadBalancerStatus\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12\x0c\n\x04role\x18\x02 \x01(\t\x12\x15\n\rapplied_index\x18\x03 \x01(\r\x12\x12\n\ngeneration\x18\x04 \x01(\r\x12\x13\n\x0b\x63onfig_hash\x18\x05 \x01(\t\x12\x0f\n\x07version\x18\x06 \x01(\t\x12\x0e\n\x06reason\x18\x07 \x01(\t\"\xe3\x01\n\nNodeStatus\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\r\n\x05phase\x18\x03 \x01(\t\x12/\n\x06\x63hecks\x18\x04 \x03(\x0b\x32\x1f.gale.v1.NodeStatus.ChecksEntry\x12\r\n\x05\x66\x61ils\x18\x05 \x01(\r\x12\x19\n\x0c\x62\x61nned_until\x18\x06 \x01(\tH\x00\x88\x01\x01\x12\x0e\n\x06weight\x18\x07 \x01(\r\x1a-\n\x0b\x43hecksEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\r:\x02\x38\x01\x42\x0f\n\r_banned_until\"\x84\x03\n\x0bLocalStatus\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12\x13\n\x06leader\x18\x02 \x01(\tH\x00\x88\x01\x01\x12\x0c\n\x04term\x18\x03 \x01(\r\x12\x0e\n\x06quorum\x18\x04 \x01(\x08\x12\x15\n\rapplied_index\x18\x05 \x01(\r\x12\x12\n\ngeneration\x18\x06 \x01(\r\x12\x13\n\x0b\x63onfig_hash\x18\x07 \x01(\t\x12\x0f\n\x07version\x18\x08 \x01(\t\x12\x34\n\x08verdicts\x18\t \x03(\x0b\x32\".gale.v1.LocalStatus.VerdictsEntry\x12:\n\x0b\x61ttachments\x18\n \x03(\x0b\x32%.gale.v1.LocalStatus.AttachmentsEntry\x1a/\n\rVerdictsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\x1a\x32\n\x10\x41ttachmentsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\t\n\x07_leader2\xa9\x01\n\x11ManagementService\x12L\n\x10GetClusterStatus\x12 .gale.v1.GetClusterStatusRequest\x1a\x16.gale.v1.ClusterStatus\x12\x46\n\x0eGetLocalStatus\x12\x1e.gale.v1.GetLocalStatusRequest\x1a\x14.gale.v1.LocalStatusb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x11gale/v1/api.proto\x12\x07gale.v1\")\n\x17GetClusterStatusRequest\x12\x0e\n\x06strong\x18\x01 \x01(\x08\"+\n\x0fSetDrainRequest\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\n\n\x02on\x18\x02 \x01(\x08\"2\n\x10SetDrainResponse\x12\r\n\x05phase\x18\x01 \x01(\t\x12\x0f\n\x07\x64rained\x18\x02 \x01(\x08\"\x17\n\x15GetLocalStatusRequest\"\xe3\x01\n\rClusterStatus\x12\x13\n\x06leader\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x0c\n\x04term\x18\x02 \x01(\r\x12\x0e\n\x06quorum\x18\x03 \x01(\x08\x12\x12\n\ngeneration\x18\x04 \x01(\r\x12\x33\n\x0eload_balancers\x18\x05 \x03(\x0b\x32\x1b.gale.v1.LoadBalancerStatus\x12\"\n\x05nodes\x18\x06 \x03(\x0b\x32\x13.gale.v1.NodeStatus\x12\x15\n\rapplied_index\x18\x07 \x01(\r\x12\x10\n\x08\x64\x65graded\x18\x08 \x03(\tB\t\n\x07_leader\"\xb7\x01\n\x12LoadBalancerStatus\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12\x0c\n\x04role\x18\x02 \x01(\t\x12\x15\n\rapplied_index\x18\x03 \x01(\r\x12\x12\n\ngeneration\x18\x04 \x01(\r\x12\x13\n\x0b\x63onfig_hash\x18\x05 \x01(\t\x12\x0f\n\x07version\x18\x06 \x01(\t\x12\x0e\n\x06reason\x18\x07 \x01(\t\x12\x10\n\x08\x64\x65graded\x18\x08 \x03(\t\x12\x0f\n\x07refused\x18\t \x01(\r\"\xf4\x01\n\nNodeStatus\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\r\n\x05phase\x18\x03 \x01(\t\x12/\n\x06\x63hecks\x18\x04 \x03(\x0b\x32\x1f.gale.v1.NodeStatus.ChecksEntry\x12\r\n\x05\x66\x61ils\x18\x05 \x01(\r\x12\x19\n\x0c\x62\x61nned_until\x18\x06 \x01(\tH\x00\x88\x01\x01\x12\x0e\n\x06weight\x18\x07 \x01(\r\x12\x0f\n\x07\x64rained\x18\x08 \x01(\x08\x1a-\n\x0b\x43hecksEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\r:\x02\x38\x01\x42\x0f\n\r_banned_until\"\x80\x05\n\x0bLocalStatus\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12\x13\n\x06leader\x18\x02 \x01(\tH\x00\x88\x01\x01\x12\x0c\n\x04term\x18\x03 \x01(\r\x12\x0e\n\x06quorum\x18\x04 \x01(\x08\x12\x15\n\rapplied_index\x18\x05 \x01(\r\x12\x12\n\ngeneration\x18\x06 \x01(\r\x12\x13\n\x0b\x63onfig_hash\x18\x07 \x01(\t\x12\x0f\n\x07version\x18\x08 \x01(\t\x12\x34\n\x08verdicts\x18\t \x03(\x0b\x32\".gale.v1.LocalStatus.VerdictsEntry\x12:\n\x0b\x61ttachments\x18\n \x03(\x0b\x32%.gale.v1.LocalStatus.AttachmentsEntry\x12\x0f\n\x07learner\x18\x0b \x01(\x08\x12\x32\n\x07ignored\x18\x0c \x03(\x0b\x32!.gale.v1.LocalStatus.IgnoredEntry\x12\x32\n\x07\x64iffers\x18\r \x03(\x0b\x32!.gale.v1.LocalStatus.DiffersEntry\x12\x0f\n\x07refused\x18\x0e \x01(\r\x12\x10\n\x08\x64\x65graded\x18\x0f \x03(\t\x1a/\n\rVerdictsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\x1a\x32\n\x10\x41ttachmentsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a.\n\x0cIgnoredEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a.\n\x0c\x44iffersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\t\n\x07_leader2\xea\x01\n\x11ManagementService\x12L\n\x10GetClusterStatus\x12 .gale.v1.GetClusterStatusRequest\x1a\x16.gale.v1.ClusterStatus\x12\x46\n\x0eGetLocalStatus\x12\x1e.gale.v1.GetLocalStatusRequest\x1a\x14.gale.v1.LocalStatus\x12?\n\x08SetDrain\x12\x18.gale.v1.SetDrainRequest\x1a\x19.gale.v1.SetDrainResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,24 +37,36 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LOCALSTATUS_VERDICTSENTRY']._serialized_options = b'8\001'
   _globals['_LOCALSTATUS_ATTACHMENTSENTRY']._loaded_options = None
   _globals['_LOCALSTATUS_ATTACHMENTSENTRY']._serialized_options = b'8\001'
+  _globals['_LOCALSTATUS_IGNOREDENTRY']._loaded_options = None
+  _globals['_LOCALSTATUS_IGNOREDENTRY']._serialized_options = b'8\001'
+  _globals['_LOCALSTATUS_DIFFERSENTRY']._loaded_options = None
+  _globals['_LOCALSTATUS_DIFFERSENTRY']._serialized_options = b'8\001'
   _globals['_GETCLUSTERSTATUSREQUEST']._serialized_start=30
-  _globals['_GETCLUSTERSTATUSREQUEST']._serialized_end=55
-  _globals['_GETLOCALSTATUSREQUEST']._serialized_start=57
-  _globals['_GETLOCALSTATUSREQUEST']._serialized_end=80
-  _globals['_CLUSTERSTATUS']._serialized_start=83
-  _globals['_CLUSTERSTATUS']._serialized_end=269
-  _globals['_LOADBALANCERSTATUS']._serialized_start=272
-  _globals['_LOADBALANCERSTATUS']._serialized_end=420
-  _globals['_NODESTATUS']._serialized_start=423
-  _globals['_NODESTATUS']._serialized_end=650
-  _globals['_NODESTATUS_CHECKSENTRY']._serialized_start=588
-  _globals['_NODESTATUS_CHECKSENTRY']._serialized_end=633
-  _globals['_LOCALSTATUS']._serialized_start=653
-  _globals['_LOCALSTATUS']._serialized_end=1041
-  _globals['_LOCALSTATUS_VERDICTSENTRY']._serialized_start=931
-  _globals['_LOCALSTATUS_VERDICTSENTRY']._serialized_end=978
-  _globals['_LOCALSTATUS_ATTACHMENTSENTRY']._serialized_start=980
-  _globals['_LOCALSTATUS_ATTACHMENTSENTRY']._serialized_end=1030
-  _globals['_MANAGEMENTSERVICE']._serialized_start=1044
-  _globals['_MANAGEMENTSERVICE']._serialized_end=1213
+  _globals['_GETCLUSTERSTATUSREQUEST']._serialized_end=71
+  _globals['_SETDRAINREQUEST']._serialized_start=73
+  _globals['_SETDRAINREQUEST']._serialized_end=116
+  _globals['_SETDRAINRESPONSE']._serialized_start=118
+  _globals['_SETDRAINRESPONSE']._serialized_end=168
+  _globals['_GETLOCALSTATUSREQUEST']._serialized_start=170
+  _globals['_GETLOCALSTATUSREQUEST']._serialized_end=193
+  _globals['_CLUSTERSTATUS']._serialized_start=196
+  _globals['_CLUSTERSTATUS']._serialized_end=423
+  _globals['_LOADBALANCERSTATUS']._serialized_start=426
+  _globals['_LOADBALANCERSTATUS']._serialized_end=609
+  _globals['_NODESTATUS']._serialized_start=612
+  _globals['_NODESTATUS']._serialized_end=856
+  _globals['_NODESTATUS_CHECKSENTRY']._serialized_start=794
+  _globals['_NODESTATUS_CHECKSENTRY']._serialized_end=839
+  _globals['_LOCALSTATUS']._serialized_start=859
+  _globals['_LOCALSTATUS']._serialized_end=1499
+  _globals['_LOCALSTATUS_VERDICTSENTRY']._serialized_start=1293
+  _globals['_LOCALSTATUS_VERDICTSENTRY']._serialized_end=1340
+  _globals['_LOCALSTATUS_ATTACHMENTSENTRY']._serialized_start=1342
+  _globals['_LOCALSTATUS_ATTACHMENTSENTRY']._serialized_end=1392
+  _globals['_LOCALSTATUS_IGNOREDENTRY']._serialized_start=1394
+  _globals['_LOCALSTATUS_IGNOREDENTRY']._serialized_end=1440
+  _globals['_LOCALSTATUS_DIFFERSENTRY']._serialized_start=1442
+  _globals['_LOCALSTATUS_DIFFERSENTRY']._serialized_end=1488
+  _globals['_MANAGEMENTSERVICE']._serialized_start=1502
+  _globals['_MANAGEMENTSERVICE']._serialized_end=1736
 # @@protoc_insertion_point(module_scope)

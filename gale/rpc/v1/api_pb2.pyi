@@ -24,16 +24,66 @@ DESCRIPTOR: _descriptor.FileDescriptor
 class GetClusterStatusRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    STRONG_FIELD_NUMBER: _builtins.int
+    strong: _builtins.bool
+    """Answer only with a state that holds everything committed before this call; ABORTED without a quorum."""
     def __init__(
         self,
+        *,
+        strong: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["strong", b"strong"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetClusterStatusRequest: _TypeAlias = GetClusterStatusRequest  # noqa: Y015
+
+@_typing.final
+class SetDrainRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_FIELD_NUMBER: _builtins.int
+    ON_FIELD_NUMBER: _builtins.int
+    node: _builtins.str
+    on: _builtins.bool
+    def __init__(
+        self,
+        *,
+        node: _builtins.str = ...,
+        on: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["node", b"node", "on", b"on"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetDrainRequest: _TypeAlias = SetDrainRequest  # noqa: Y015
+
+@_typing.final
+class SetDrainResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PHASE_FIELD_NUMBER: _builtins.int
+    DRAINED_FIELD_NUMBER: _builtins.int
+    phase: _builtins.str
+    """The node's phase now. A node that does not route is drained when it would."""
+    drained: _builtins.bool
+    def __init__(
+        self,
+        *,
+        phase: _builtins.str = ...,
+        drained: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["drained", b"drained", "phase", b"phase"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetDrainResponse: _TypeAlias = SetDrainResponse  # noqa: Y015
 
 @_typing.final
 class GetLocalStatusRequest(_message.Message):
@@ -60,16 +110,24 @@ class ClusterStatus(_message.Message):
     GENERATION_FIELD_NUMBER: _builtins.int
     LOAD_BALANCERS_FIELD_NUMBER: _builtins.int
     NODES_FIELD_NUMBER: _builtins.int
+    APPLIED_INDEX_FIELD_NUMBER: _builtins.int
+    DEGRADED_FIELD_NUMBER: _builtins.int
     leader: _builtins.str
     """Quorum address of the leader; absent while there is none."""
     term: _builtins.int
     quorum: _builtins.bool
     """The load balancer that was asked is in contact with a majority."""
     generation: _builtins.int
+    applied_index: _builtins.int
+    """The last entry of the log that this answer holds."""
     @_builtins.property
     def load_balancers(self) -> _containers.RepeatedCompositeFieldContainer[Global___LoadBalancerStatus]: ...
     @_builtins.property
     def nodes(self) -> _containers.RepeatedCompositeFieldContainer[Global___NodeStatus]: ...
+    @_builtins.property
+    def degraded(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Nodes that the load balancer that was asked has taken away by its own eyes, while it has no quorum."""
+
     def __init__(
         self,
         *,
@@ -79,10 +137,12 @@ class ClusterStatus(_message.Message):
         generation: _builtins.int = ...,
         load_balancers: _abc.Iterable[Global___LoadBalancerStatus] | None = ...,
         nodes: _abc.Iterable[Global___NodeStatus] | None = ...,
+        applied_index: _builtins.int = ...,
+        degraded: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_leader", b"_leader", "leader", b"leader"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_leader", b"_leader", "generation", b"generation", "leader", b"leader", "load_balancers", b"load_balancers", "nodes", b"nodes", "quorum", b"quorum", "term", b"term"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_leader", b"_leader", "applied_index", b"applied_index", "degraded", b"degraded", "generation", b"generation", "leader", b"leader", "load_balancers", b"load_balancers", "nodes", b"nodes", "quorum", b"quorum", "term", b"term"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__leader: _TypeAlias = _typing.Literal["leader"]  # noqa: Y015
     _WhichOneofArgType__leader: _TypeAlias = _typing.Literal["_leader", b"_leader"]  # noqa: Y015
@@ -101,9 +161,11 @@ class LoadBalancerStatus(_message.Message):
     CONFIG_HASH_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    DEGRADED_FIELD_NUMBER: _builtins.int
+    REFUSED_FIELD_NUMBER: _builtins.int
     address: _builtins.str
     role: _builtins.str
-    """leader, follower, unreachable or ignored"""
+    """leader, follower, learner, unreachable or ignored"""
     applied_index: _builtins.int
     generation: _builtins.int
     """Generation of the forwarding view that its maps hold."""
@@ -111,6 +173,12 @@ class LoadBalancerStatus(_message.Message):
     version: _builtins.str
     reason: _builtins.str
     """Why it is unreachable or ignored, or what its configuration says differently; empty otherwise."""
+    refused: _builtins.int
+    """Connections to its Raft port that it has turned away since its start."""
+    @_builtins.property
+    def degraded(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Nodes that it has taken away by its own eyes, while it has no quorum."""
+
     def __init__(
         self,
         *,
@@ -121,10 +189,12 @@ class LoadBalancerStatus(_message.Message):
         config_hash: _builtins.str = ...,
         version: _builtins.str = ...,
         reason: _builtins.str = ...,
+        degraded: _abc.Iterable[_builtins.str] | None = ...,
+        refused: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "applied_index", b"applied_index", "config_hash", b"config_hash", "generation", b"generation", "reason", b"reason", "role", b"role", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "applied_index", b"applied_index", "config_hash", b"config_hash", "degraded", b"degraded", "generation", b"generation", "reason", b"reason", "refused", b"refused", "role", b"role", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -161,6 +231,7 @@ class NodeStatus(_message.Message):
     FAILS_FIELD_NUMBER: _builtins.int
     BANNED_UNTIL_FIELD_NUMBER: _builtins.int
     WEIGHT_FIELD_NUMBER: _builtins.int
+    DRAINED_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     address: _builtins.str
     phase: _builtins.str
@@ -168,6 +239,8 @@ class NodeStatus(_message.Message):
     banned_until: _builtins.str
     """End of the ban, RFC 3339 in UTC; absent when there is none."""
     weight: _builtins.int
+    drained: _builtins.bool
+    """An operator's order: it gets no new flows, also when it comes back from a failure."""
     @_builtins.property
     def checks(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
         """Load balancer -> checks passed in a row there."""
@@ -182,10 +255,11 @@ class NodeStatus(_message.Message):
         fails: _builtins.int = ...,
         banned_until: _builtins.str | None = ...,
         weight: _builtins.int = ...,
+        drained: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_banned_until", b"_banned_until", "banned_until", b"banned_until"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_banned_until", b"_banned_until", "address", b"address", "banned_until", b"banned_until", "checks", b"checks", "fails", b"fails", "id", b"id", "phase", b"phase", "weight", b"weight"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_banned_until", b"_banned_until", "address", b"address", "banned_until", b"banned_until", "checks", b"checks", "drained", b"drained", "fails", b"fails", "id", b"id", "phase", b"phase", "weight", b"weight"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__banned_until: _TypeAlias = _typing.Literal["banned_until"]  # noqa: Y015
     _WhichOneofArgType__banned_until: _TypeAlias = _typing.Literal["_banned_until", b"_banned_until"]  # noqa: Y015
@@ -237,6 +311,46 @@ class LocalStatus(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class IgnoredEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class DiffersEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     ADDRESS_FIELD_NUMBER: _builtins.int
     LEADER_FIELD_NUMBER: _builtins.int
     TERM_FIELD_NUMBER: _builtins.int
@@ -247,6 +361,11 @@ class LocalStatus(_message.Message):
     VERSION_FIELD_NUMBER: _builtins.int
     VERDICTS_FIELD_NUMBER: _builtins.int
     ATTACHMENTS_FIELD_NUMBER: _builtins.int
+    LEARNER_FIELD_NUMBER: _builtins.int
+    IGNORED_FIELD_NUMBER: _builtins.int
+    DIFFERS_FIELD_NUMBER: _builtins.int
+    REFUSED_FIELD_NUMBER: _builtins.int
+    DEGRADED_FIELD_NUMBER: _builtins.int
     address: _builtins.str
     leader: _builtins.str
     term: _builtins.int
@@ -255,6 +374,9 @@ class LocalStatus(_message.Message):
     generation: _builtins.int
     config_hash: _builtins.str
     version: _builtins.str
+    learner: _builtins.bool
+    """It takes the log and does not vote yet."""
+    refused: _builtins.int
     @_builtins.property
     def verdicts(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
         """Packets per verdict since the maps were made."""
@@ -263,6 +385,16 @@ class LocalStatus(_message.Message):
     def attachments(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Interface -> how its program is attached: native, generic or tc."""
 
+    @_builtins.property
+    def ignored(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Load balancer -> why nothing is exchanged with it."""
+
+    @_builtins.property
+    def differs(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Load balancer -> what its configuration says differently, where that is only told."""
+
+    @_builtins.property
+    def degraded(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     def __init__(
         self,
         *,
@@ -276,10 +408,15 @@ class LocalStatus(_message.Message):
         version: _builtins.str = ...,
         verdicts: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
         attachments: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        learner: _builtins.bool = ...,
+        ignored: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        differs: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        refused: _builtins.int = ...,
+        degraded: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_leader", b"_leader", "leader", b"leader"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_leader", b"_leader", "address", b"address", "applied_index", b"applied_index", "attachments", b"attachments", "config_hash", b"config_hash", "generation", b"generation", "leader", b"leader", "quorum", b"quorum", "term", b"term", "verdicts", b"verdicts", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_leader", b"_leader", "address", b"address", "applied_index", b"applied_index", "attachments", b"attachments", "config_hash", b"config_hash", "degraded", b"degraded", "differs", b"differs", "generation", b"generation", "ignored", b"ignored", "leader", b"leader", "learner", b"learner", "quorum", b"quorum", "refused", b"refused", "term", b"term", "verdicts", b"verdicts", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__leader: _TypeAlias = _typing.Literal["leader"]  # noqa: Y015
     _WhichOneofArgType__leader: _TypeAlias = _typing.Literal["_leader", b"_leader"]  # noqa: Y015

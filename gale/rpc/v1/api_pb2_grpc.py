@@ -44,6 +44,11 @@ class ManagementServiceStub:
                 request_serializer=gale_dot_v1_dot_api__pb2.GetLocalStatusRequest.SerializeToString,
                 response_deserializer=gale_dot_v1_dot_api__pb2.LocalStatus.FromString,
                 _registered_method=True)
+        self.SetDrain = channel.unary_unary(
+                '/gale.v1.ManagementService/SetDrain',
+                request_serializer=gale_dot_v1_dot_api__pb2.SetDrainRequest.SerializeToString,
+                response_deserializer=gale_dot_v1_dot_api__pb2.SetDrainResponse.FromString,
+                _registered_method=True)
 
 
 class ManagementServiceServicer:
@@ -63,6 +68,14 @@ class ManagementServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SetDrain(self, request, context):
+        """Give a node no new flows, or give it some again. Answers when that is committed. FAILED_PRECONDITION when there is
+        no such node, ABORTED when nothing is decided: no quorum, or out of time.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ManagementServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -75,6 +88,11 @@ def add_ManagementServiceServicer_to_server(servicer, server):
                     servicer.GetLocalStatus,
                     request_deserializer=gale_dot_v1_dot_api__pb2.GetLocalStatusRequest.FromString,
                     response_serializer=gale_dot_v1_dot_api__pb2.LocalStatus.SerializeToString,
+            ),
+            'SetDrain': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetDrain,
+                    request_deserializer=gale_dot_v1_dot_api__pb2.SetDrainRequest.FromString,
+                    response_serializer=gale_dot_v1_dot_api__pb2.SetDrainResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -131,6 +149,33 @@ class ManagementService:
             '/gale.v1.ManagementService/GetLocalStatus',
             gale_dot_v1_dot_api__pb2.GetLocalStatusRequest.SerializeToString,
             gale_dot_v1_dot_api__pb2.LocalStatus.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetDrain(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gale.v1.ManagementService/SetDrain',
+            gale_dot_v1_dot_api__pb2.SetDrainRequest.SerializeToString,
+            gale_dot_v1_dot_api__pb2.SetDrainResponse.FromString,
             options,
             channel_credentials,
             insecure,
