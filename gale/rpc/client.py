@@ -47,12 +47,13 @@ async def fetch_local_status(server: Server, timeout_s: float) -> api_pb2.LocalS
         return answer
 
 
-async def fetch_cluster_status(server: Server, timeout_s: float) -> dict[str, Any]:
-    """The cluster's status as plain values, in the JSON form that `gale-ctl cluster status -o json` prints."""
+async def fetch_cluster_status(server: Server, timeout_s: float, strong: bool = False) -> dict[str, Any]:
+    """The cluster's status as plain values, in the JSON form that `gale-ctl cluster status -o json` prints. `strong`:
+    only as of now, through the log."""
     async with _channel(server) as channel:
         stub = api_pb2_grpc.ManagementServiceStub(channel)
         try:
-            answer = await stub.GetClusterStatus(api_pb2.GetClusterStatusRequest(), timeout=timeout_s)
+            answer = await stub.GetClusterStatus(api_pb2.GetClusterStatusRequest(strong=strong), timeout=timeout_s)
         except grpc.aio.AioRpcError as error:
             raise _as_remote_error(server, error) from error
     status = MessageToDict(answer, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
@@ -61,6 +62,18 @@ async def fetch_cluster_status(server: Server, timeout_s: float) -> dict[str, An
         node.setdefault("banned_until", None)
         node["checks"] = dict(sorted(node["checks"].items()))
     return status
+
+
+async def set_drain(server: Server, node: str, on: bool, timeout_s: float) -> api_pb2.SetDrainResponse:
+    """Returns when it is committed. Raises RemoteError, also when it is refused."""
+    async with _channel(server) as channel:
+        stub = api_pb2_grpc.ManagementServiceStub(channel)
+        try:
+            request = api_pb2.SetDrainRequest(node=node, on=on)
+            answer: api_pb2.SetDrainResponse = await stub.SetDrain(request, timeout=timeout_s)
+        except grpc.aio.AioRpcError as error:
+            raise _as_remote_error(server, error) from error
+        return answer
 
 
 class NodeLink:
@@ -111,6 +124,8 @@ def _as_remote_error(server: Server, error: grpc.aio.AioRpcError) -> RemoteError
             return RemoteError(f"{server}: something else answers there: is that the api_port, and gale-lb's?")
         case grpc.StatusCode.INVALID_ARGUMENT | grpc.StatusCode.PERMISSION_DENIED | grpc.StatusCode.RESOURCE_EXHAUSTED:
             return RemoteError(f"{server}: refused: {error.details()}")
+        case grpc.StatusCode.FAILED_PRECONDITION | grpc.StatusCode.ABORTED:
+            return RemoteError(f"{server}: {error.details()}")
         case code:
             return RemoteError(f"{server}: {code.name.lower()}: {error.details()}")
 

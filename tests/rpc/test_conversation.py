@@ -131,7 +131,8 @@ async def test_status_has_the_promised_form() -> None:
     async with load_balancer((ADDRESS, other)) as box, node(box.nodes):
         await eventually(lambda: box.phase() is Phase.ROUTING)
         status = await fetch_cluster_status(box.api, 3)
-    assert set(status) == {"leader", "term", "quorum", "generation", "load_balancers", "nodes"}
+    lists = {"load_balancers", "nodes", "degraded"}
+    assert set(status) == {"leader", "term", "quorum", "generation", "applied_index", *lists}
     assert (status["leader"], status["quorum"], status["generation"]) == (ADDRESS, True, 2)
     mine, theirs = status["load_balancers"]
     assert mine == {
@@ -142,6 +143,8 @@ async def test_status_has_the_promised_form() -> None:
         "config_hash": SHARED.hash,
         "version": "0.1.0",
         "reason": "",
+        "degraded": [],
+        "refused": 0,
     }
     assert (theirs["address"], theirs["role"]) == (other, "unreachable")
     assert "is gale-lb running there?" in theirs["reason"]
@@ -154,6 +157,7 @@ async def test_status_has_the_promised_form() -> None:
             "fails": 0,
             "banned_until": None,
             "weight": 2,
+            "drained": False,
         }
     ]
 
