@@ -54,10 +54,12 @@ class ManagementService(services.ManagementServiceServicer):
         try:
             outcome = await self._operator.drain(request.node, request.on)
         except ConsensusError as error:
-            await context.abort(grpc.StatusCode.ABORTED, str(error))
+            return await context.abort(grpc.StatusCode.ABORTED, str(error))
         if isinstance(outcome, Rejected):
-            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, outcome.reason)
-        node = self._operator.state.nodes[request.node]
+            return await context.abort(grpc.StatusCode.FAILED_PRECONDITION, outcome.reason)
+        node = self._operator.state.nodes.get(request.node)
+        if node is None:  # the rejection of the first of several attempts was lost
+            return await context.abort(grpc.StatusCode.FAILED_PRECONDITION, f"no node is called {request.node}")
         return pb.SetDrainResponse(phase=node.phase.value, drained=node.drained)
 
     async def _ask(self, address: str) -> pb.LocalStatus | str:

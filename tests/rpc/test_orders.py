@@ -58,11 +58,11 @@ async def test_a_strong_answer_goes_through_the_log_and_needs_a_quorum(box: Box)
     ],
 )
 async def test_gale_ctl_prints_the_outcome_or_one_line(box: Box, arguments: str, code: int, words: str) -> None:
-    command = [sys.executable, "-m", "gale.cli.ctl", *arguments.split(), "--server", box.api]
+    command = [sys.executable, "-m", "gale.cli.ctl", *arguments.split(), "--server", str(box.api)]
     program = await asyncio.create_subprocess_exec(
         *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
     )
     out, err = await asyncio.wait_for(program.communicate(), 20)
     assert program.returncode == code
-    assert words.replace("SERVER", box.api) in (err if code else out).decode()
+    assert words.replace("SERVER", str(box.api)) in (err if code else out).decode()
     assert code == 0 or err.count(b"\n") == 1
