@@ -54,12 +54,10 @@ class ManagementService(services.ManagementServiceServicer):
         try:
             outcome = await self._operator.drain(request.node, request.on)
         except ConsensusError as error:
-            return await context.abort(grpc.StatusCode.ABORTED, str(error))
+            await context.abort(grpc.StatusCode.ABORTED, str(error))
         if isinstance(outcome, Rejected):
-            return await context.abort(grpc.StatusCode.FAILED_PRECONDITION, outcome.reason)
-        node = self._operator.state.nodes.get(request.node)
-        if node is None:  # the rejection of the first of several attempts was lost
-            return await context.abort(grpc.StatusCode.FAILED_PRECONDITION, f"no node is called {request.node}")
+            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, outcome.reason)
+        node = self._operator.state.nodes[request.node]
         return pb.SetDrainResponse(phase=node.phase.value, drained=node.drained)
 
     async def _ask(self, address: str) -> pb.LocalStatus | str:
