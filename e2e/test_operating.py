@@ -35,15 +35,16 @@ def test_any_load_balancer_answers_for_the_cluster(whole: Lab) -> None:
 
     until(disagreement, within_s=5)
     for status in answers():
-        assert set(status) == {"leader", "term", "quorum", "generation", "load_balancers", "nodes"}
+        lists = {"load_balancers", "nodes", "degraded"}
+        assert set(status) == {"leader", "term", "quorum", "generation", "applied_index", *lists}
         assert status["quorum"]
         assert sorted(lb["role"] for lb in status["load_balancers"]) == ["follower", "follower", "leader"]
         for lb in status["load_balancers"]:
             keys = {"address", "role", "applied_index", "generation", "config_hash", "version", "reason"}
-            assert set(lb) == keys
+            assert set(lb) == keys | {"degraded", "refused"}
             assert (lb["role"] == "leader") == (lb["address"] == status["leader"])
         for node in status["nodes"]:
-            assert set(node) == {"id", "address", "phase", "checks", "fails", "banned_until", "weight"}
+            assert set(node) == {"id", "address", "phase", "checks", "fails", "banned_until", "weight", "drained"}
             assert set(node["checks"]) == {lb["address"] for lb in status["load_balancers"]}
 
 
