@@ -110,7 +110,10 @@ class Controller:
         )
 
     async def drain(self, node: str, on: bool) -> Outcome:
-        return await self._consensus.propose(Drain(self._clock.wall_ms(), node, on))
+        outcome = await self._consensus.propose(Drain(self._clock.wall_ms(), node, on))
+        if node not in self.state.nodes:  # said again here: of several attempts the first one's outcome may be lost
+            return Rejected(f"no node is called {node}")
+        return outcome
 
     async def barrier(self) -> None:
         await self._consensus.propose(Barrier(self._clock.wall_ms()))

@@ -30,6 +30,16 @@ def started() -> ClusterState:
     return state
 
 
+def restored(state: ClusterState) -> ClusterState:
+    """From its snapshot."""
+    entries, reader = ((b"\x01", 7, 2), (b"\x00command", 8, 3)), SnapshotReader()
+    for piece in encode_snapshot(state, *entries):
+        reader.feed(piece)
+    read, *its_entries = reader.finish()
+    assert tuple(its_entries) == entries
+    return read
+
+
 def run(log: Sequence[Command]) -> list[ClusterState]:
     states = [started()]
     for command in log:
@@ -70,11 +80,18 @@ def test_equal_logs_give_equal_states_also_over_the_wire(log: list[Command]) -> 
 @slow
 @given(logs)
 def test_a_state_survives_its_snapshot(log: list[Command]) -> None:
-    state, entries = run(log)[-1], ((b"\x01", 7, 2), (b"\x00command", 8, 3))
-    reader = SnapshotReader()
-    for piece in encode_snapshot(state, *entries):
-        reader.feed(piece)
-    assert reader.finish() == (state, *entries)
+    state = run(log)[-1]
+    assert restored(state) == state
+
+
+@slow
+@given(logs, logs)
+def test_a_state_goes_on_after_its_snapshot_as_it_would_have_without(log: list[Command], rest: list[Command]) -> None:
+    state = run(log)[-1]
+    other = restored(state)
+    for command in rest:
+        (state, outcome), (other, its_outcome) = put(state, command), put(other, command)
+        assert (state, outcome) == (other, its_outcome)
 
 
 @slow

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from gale.core.commands import Announce, Barrier, Passed, Report
+from gale.core.commands import Announce, Passed, Report
 from gale.core.shared import HealthPolicy, Service, SharedConfig
 from gale.core.slots import SlotTable
 from gale.core.state import ClusterState, Node, NodeInfo
@@ -111,8 +111,3 @@ def test_a_large_one_comes_in_small_pieces_that_are_made_when_asked_for() -> Non
 
     next(encode_snapshot(replace(state, nodes=Nodes(state.nodes)), BEFORE_LAST, LAST))
     assert 0 < len(packed) < 1_000
-
-
-def test_a_state_goes_on_after_its_snapshot_as_it_would_have_without() -> None:
-    state = small()
-    assert put(read([stream(state)]), Barrier(99)) == put(state, Barrier(99))

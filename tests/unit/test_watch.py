@@ -167,7 +167,9 @@ def test_strangers_fill_no_memory_and_push_nobody_out() -> None:
 
 def test_silence_is_found_however_often_others_are_heard() -> None:
     world = World().routing()
+    world.watch.check(NodeInfo("db", "10.1.0.2"), True, world.now_ms)
+    assert world.report()
     for _ in range(TIMEOUT_MS // 50):
-        world.watch.check(NodeInfo("db", "10.1.0.2"), True, world.now_ms)
+        world.check()
         world.elapse(50)
-    assert Missed("web") in world.watch.due(world.state, world.now_ms)
+    assert world.report() == (Missed("db"),)
