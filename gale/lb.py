@@ -97,8 +97,8 @@ async def run(config: LbConfig) -> None:
             await consensus.start(changed=controller.wake)
             if config.tls is None:
                 log.warning(
-                    "no [tls]: whoever reaches the private network can pose as a load balancer, a node or an operator, and"
-                    " read what they say; gale-ctl tls init makes certificates"
+                    "no [tls]: whoever reaches the private network can pose as a load balancer, a node or an operator,"
+                    " and read what they say; gale-ctl tls init makes certificates"
                 )
             log.info("gale-lb is up", version=gale.__version__, address=address, config_hash=config.shared.hash)
             await until_told_to_stop(controller)
