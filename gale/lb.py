@@ -11,6 +11,7 @@ import signal
 import socket
 from collections.abc import Iterable, Iterator
 from contextlib import AsyncExitStack, contextmanager
+from dataclasses import replace
 
 import structlog
 
@@ -31,7 +32,7 @@ from gale.raft.disk import Disk
 from gale.raft.refusals import Refusals
 from gale.raft.tcp import TcpStreams
 from gale.rpc.api_service import ManagementService
-from gale.rpc.limits import API_LIMITS, NODE_LIMITS
+from gale.rpc.limits import API_LIMITS, NODE_LIMITS, Limits
 from gale.rpc.log_codec import LogCodec
 from gale.rpc.node_service import NodeService
 from gale.rpc.server import listen
@@ -46,7 +47,7 @@ async def run(config: LbConfig) -> None:
     """Run a load balancer until SIGTERM or SIGINT. Raises GaleError for what stands in the way."""
     for warning in config.warnings:
         log.warning(warning)
-    raise_open_files()
+    files = raise_open_files()
     private, public = interface_addresses(config.private_interface), interface_addresses(config.public_interface)
     address = own_address(config.quorum, private, config.private_interface)
     ip = address.rpartition(":")[0]
@@ -60,7 +61,8 @@ async def run(config: LbConfig) -> None:
             require_free(checks_at, "private_interface.node_port")
             require_free(api_at, "private_interface.api_port")
             require_free([address], "load_balancer_quorum.addresses")
-            nodes, api = await listen(checks_at, NODE_LIMITS, own), await listen(api_at, API_LIMITS, own)
+            nodes = await listen(checks_at, within(NODE_LIMITS, files // 2), own)
+            api = await listen(api_at, within(API_LIMITS, files // 8), own)
             settings = DataplaneSettings(
                 public_interface=config.public_interface,
                 private_interface=config.private_interface,
@@ -103,10 +105,16 @@ async def run(config: LbConfig) -> None:
     log.info("gale-lb stops; its programs stay attached and go on forwarding (gale-lb --detach removes them)")
 
 
-def raise_open_files() -> None:
-    """Every connection is an open file, and the usual limit of 1024 is fewer than there are nodes."""
+def raise_open_files() -> int:
+    """Every connection is an open file, and the usual limit of 1024 is fewer than there may be nodes. Gives the new."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    return most
+
+
+def within(limits: Limits, files: int) -> Limits:
+    """The limits with so many connections at most: strangers on one port leave files for the others and the disk."""
+    return replace(limits, connections=min(limits.connections, files))
 
 
 def remove(config: LbConfig) -> None:
