@@ -33,6 +33,7 @@ log = structlog.get_logger()
 SCHEME = "gale"
 LOOK_AGAIN_S = 1.0
 EXPIRES_SOON = timedelta(days=30)
+REMIND_S = 86_400.0
 # What cryptography raises for a certificate that is out of form.
 UNFIT = (
     ValueError,
@@ -123,6 +124,8 @@ class Credentials:
         self._seen = _marks(self._paths)
         self._loaded = _load(self._paths)
         self._looked_s = time.monotonic()
+        self._reminded_s = float("-inf")
+        self._remind()
 
     @property
     def who(self) -> Identity:
@@ -153,6 +156,7 @@ class Credentials:
                 if marks != self._seen:
                     self._seen = marks
                     self._renew()
+                self._remind()
             return self._loaded
 
     def _renew(self) -> None:
@@ -167,6 +171,13 @@ class Credentials:
             return
         self._loaded = new
         log.info("certificate renewed", certificate=str(new.who), valid_until=f"{new.valid_until:%Y-%m-%d}")
+
+    def _remind(self) -> None:
+        """Say once a day that the end is near, or was."""
+        end, now_s = self._loaded.valid_until, time.monotonic()
+        if end - datetime.now(UTC) < EXPIRES_SOON and now_s - self._reminded_s >= REMIND_S:
+            self._reminded_s = now_s
+            log.warning("certificate expires: renew it", file=str(self._paths[1]), valid_until=f"{end:%Y-%m-%d}")
 
 
 def credentials(files: TlsFiles | None, role: Role, names: Collection[str]) -> Credentials | None:
@@ -239,10 +250,6 @@ def _require_valid_now(path: Path, certificate: x509.Certificate) -> None:
         raise HostError(f"{path}: valid from {begin:%Y-%m-%d %H:%M} UTC only: is this machine's clock right?")
     if now > end:
         raise HostError(f"{path}: expired on {end:%Y-%m-%d %H:%M} UTC: gale-ctl tls issue makes a new one")
-    if end - now < EXPIRES_SOON:
-        log.warning(
-            "certificate expires soon: gale-ctl tls issue makes a new one", file=str(path), on=f"{end:%Y-%m-%d}"
-        )
 
 
 def _require_key_fits(cert: Path, certificate: x509.Certificate, key: Path, pem: bytes) -> None:

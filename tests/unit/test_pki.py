@@ -233,10 +233,17 @@ def test_an_authority_is_replaced_by_way_of_trusting_both(ca: Pair, tmp_path: Pa
     assert shake(client.client_context(), server.server_context(), LB.name) == ("TLSv1.3", NODE, LB)
 
 
-def test_what_expires_soon_is_said(ca: Pair, tmp_path: Path) -> None:
+def test_what_expires_soon_is_said_once_a_day(ca: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with capture_logs() as lines:
-        credentials(tmp_path, ca, LB, issue(ca, LB, NOW, days=29))
-    assert [line["log_level"] for line in lines] == ["warning"]
+        own = credentials(tmp_path, ca, LB, issue(ca, LB, NOW, days=29))
+        own.pem()
+        assert [line["log_level"] for line in lines] == ["warning"]
+        monkeypatch.setattr("gale.tls.REMIND_S", 0.0)
+        own.pem()
+        assert len(lines) == 2
+        write(tmp_path, "own", issue(ca, LB, NOW, days=31))
+        own.pem()
+    assert [line["event"] for line in lines[2:]] == ["certificate renewed"]
 
 
 def test_nothing_outlives_its_authority(ca: Pair) -> None:
