@@ -36,6 +36,11 @@ class TcpStream:
         with suppress(OSError):
             writer.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
+    def demand(self, ip: str) -> None:
+        """Raises ValueError when there is a certificate and it is that of another load balancer."""
+        if self.identity not in (None, ip):
+            raise ValueError(f"its certificate is that of {self.identity}")
+
     @property
     def unsent(self) -> int:
         return self._writer.transport.get_write_buffer_size()
@@ -88,8 +93,7 @@ class TcpStreams:
             raise
         try:
             stream = TcpStream(reader, writer)
-            if stream.identity not in (None, ip):
-                raise ValueError(f"its certificate is that of {stream.identity}")
+            stream.demand(ip)
         except ValueError as violation:
             writer.transport.abort()
             self._refusals.note(ip, str(violation))
@@ -138,6 +142,7 @@ class TcpStreams:
             transport, _ = await loop.connect_accepted_socket(lambda: protocol, connection, **secure)
             try:
                 stream = TcpStream(reader, asyncio.StreamWriter(transport, protocol, reader, loop))
+                stream.demand(source)
             except ValueError:
                 transport.abort()
                 raise
