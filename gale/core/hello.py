@@ -35,4 +35,11 @@ def judge(mine: Hello, theirs: Hello) -> Judgement:
     if difference and (mine.enforces or theirs.enforces):
         who = "this load balancer enforces" if mine.enforces else "it enforces"
         return Judgement(ignored=f"its configuration differs, and {who} a single one: {difference}")
-    return Judgement(differs=difference)
+    return Judgement(differs="; ".join(filter(None, (difference, _other_list(mine.members, theirs.members)))))
+
+
+def _other_list(mine: tuple[str, ...], theirs: tuple[str, ...]) -> str:
+    """While a list changes, by one entry, it is told which."""
+    added = [f"it lists {address} too" for address in theirs if address not in mine]
+    missing = [f"it does not list {address}" for address in mine if address not in theirs]
+    return "; ".join(added + missing)

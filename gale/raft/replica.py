@@ -252,7 +252,7 @@ class Replica(SyncObj):
 
     @property
     def fresh(self) -> bool:
-        return self.journal.learner and self.journal[-1][1] == 1
+        return self.journal.learner and self.term == 0 and self.journal[-1][1] == 1
 
     def barrier(self) -> None:
         self.journal.barrier()
@@ -313,12 +313,13 @@ class Replica(SyncObj):
         """Membership is the configured list; entries never change it."""
 
     def _SyncObj__loadDumpFile(self, clearJournal: bool) -> None:
-        """Begin at a snapshot: at the start, and when one came from the leader (`clearJournal`)."""
+        """Begin at a snapshot: at the start, and when one came from the leader. What the log holds behind its last
+        entry was acknowledged and stays (Raft, section 7), where the library would clear it."""
         if self._snapshots.loaded is None:
             return
         state, before_last, last = self._snapshots.loaded
         position = before_last[1] - self.journal[0][1]
-        if clearJournal or position < 0 or self.journal[position : position + 2] != [before_last, last]:
+        if position < 0 or self.journal[position : position + 2] != [before_last, last]:
             self.journal.clear()
             self.journal.add(*before_last)
             self.journal.add(*last)

@@ -228,7 +228,7 @@ class PeerTransport(Transport):
 
     def _receive(self, peer: Peer, message: Message) -> None:
         """Raises ValueError for a message that no peer in its right mind sends."""
-        if message.get("term", 0) > self._owner.term + TERM_JUMP_MAX:
+        if not self._owner.learner and message.get("term", 0) > self._owner.term + TERM_JUMP_MAX:
             raise ValueError(f"term {message['term']} is far above ours, {self._owner.term}")
         with suppress(DiskError):  # not answered; the next tick meets the same disk, and says so
             self._deliver(peer, message)
