@@ -1,10 +1,14 @@
 """The wire under attack: what strangers and broken peers send does nothing but close their own connection."""
 
 import asyncio
+import functools
+import io
+import operator
 import os
 import pickle
 import socket
 import struct
+import subprocess
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
@@ -31,13 +35,30 @@ def framed(body: bytes) -> bytes:
 
 
 class Gadget:
-    """Unpickled, it would leave a file behind."""
+    """Unpickled, it would call this."""
 
-    def __init__(self, mark: Path) -> None:
-        self._mark = mark
+    def __init__(self, *call: object) -> None:
+        self._call = call
 
-    def __reduce__(self) -> tuple[object, tuple[str]]:
-        return os.mkdir, (str(self._mark),)
+    def __reduce__(self) -> tuple[object, tuple[object, ...]]:
+        return self._call[0], self._call[1:]
+
+
+def gadgets(mark: Path) -> list[bytes]:
+    """Every way that is known to make of a pickle a call: each would leave `mark` behind."""
+    python = f"__import__('os').mkdir({str(mark)!r})"
+    calls: list[tuple[object, ...]] = [
+        (os.mkdir, str(mark)),
+        (os.system, f"mkdir {mark}"),
+        (subprocess.Popen, ["mkdir", str(mark)]),
+        (eval, python),
+        (exec, python),
+        (operator.methodcaller("mkdir"), mark),
+        (functools.partial(os.mkdir, str(mark)),),
+    ]
+    made = [pickle.dumps(Gadget(*call), protocol) for call in calls for protocol in range(2, 6)]
+    by_hand = [b"cos\nmkdir\n(V%s\ntR." % str(mark).encode(), b"(V%s\nios\nmkdir\n." % str(mark).encode()]
+    return made + by_hand
 
 
 def append(term: int = 1, **fields: object) -> bytes:
@@ -47,7 +68,7 @@ def append(term: int = 1, **fields: object) -> bytes:
 def attacks(mark: Path, me: str) -> dict[str, list[bytes]]:
     """By name: the frames that an attacker sends, who may have said hello as a listed peer."""
     hello = framed(raft_codec.encode_hello(Hello(me)))
-    gadget = pickle.dumps(Gadget(mark))
+    gadget = pickle.dumps(Gadget(os.mkdir, str(mark)))
     entry = pb.Entry(kind=0, command=gadget, index=2, term=1)
     return {
         "silence": [],
@@ -144,11 +165,44 @@ async def test_two_hundred_idle_connections_do_not_keep_a_peer_out(cluster: Trio
 
 
 def test_the_librarys_loaders_refuse(tmp_path: Path) -> None:
-    payload = pickle.dumps(Gadget(tmp_path / "executed"))
-    for load in (pysyncobj.pickle.loads, pysyncobj.pickle.load, pysyncobj.journal.loads):
+    for number, gadget in enumerate(gadgets(tmp_path / "armed")):
+        with suppress(OSError):
+            (tmp_path / "armed").rmdir()
+        armed = pickle.loads(gadget)
+        if isinstance(armed, subprocess.Popen):
+            armed.wait()
+        assert (tmp_path / "armed").exists(), f"gadget {number} does nothing: it proves nothing"
+    for gadget in gadgets(tmp_path / "executed"):
+        for load in (pysyncobj.pickle.loads, pysyncobj.journal.loads):
+            with pytest.raises(ValueError, match="unpickles nothing"):
+                load(gadget)
         with pytest.raises(ValueError, match="unpickles nothing"):
-            load(payload)
+            pysyncobj.pickle.load(io.BytesIO(gadget))
     assert not (tmp_path / "executed").exists()
+
+
+async def test_no_gadget_runs_wherever_a_peer_can_put_bytes(cluster: Trio, tmp_path: Path) -> None:
+    """As an entry, as a snapshot, forwarded, and in place of a frame, by a listed peer."""
+    leader = await cluster.leader()
+    victim, absent = (address for address in cluster.quorum if address != leader.status().leader)
+    await cluster.stop(absent)
+    mark = tmp_path / "executed"
+    hello = framed(raft_codec.encode_hello(Hello(absent, tuple(sorted(cluster.quorum)))))
+    for gadget in gadgets(mark):
+        entry = pb.Entry(kind=0, command=gadget, index=2, term=1)
+        for frame in (
+            append(previous=pb.Position(index=1, term=0), entries=[entry]),
+            append(part=pb.SnapshotPart(data=gadget, first=True, last=True)),
+            pb.RaftFrame(forward=pb.Forward(command=b"\0" + gadget)).SerializeToString(),
+            gadget,
+        ):
+            _, writer = await asyncio.open_connection(*victim.split(":"))
+            writer.write(hello + framed(frame))
+            await writer.drain()
+            writer.close()
+    await asyncio.sleep(0.3)
+    assert not mark.exists()
+    assert (await leader.propose(announce(str(leader.status().leader)))) is not None
 
 
 def test_the_names_we_rely_on_exist() -> None:
