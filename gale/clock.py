@@ -4,8 +4,8 @@ import time
 
 
 class SystemClock:
-    """The time of day is looked at once, at the start, and carried on by the monotonic clock: whoever sets the machine's
-    clock later moves no ban's end."""
+    """The time of day is looked at once, at the start, and carried on by the monotonic clock: to set the machine's
+    clock later moves no end of a ban."""
 
     def __init__(self) -> None:
         self._offset_ms = time.time_ns() // 1_000_000 - self.monotonic_ms()

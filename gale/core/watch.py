@@ -117,6 +117,12 @@ class Watch:
                 return Passed(seen.info, count)
         return None
 
+    def until_silence_ms(self, now_ms: int) -> int | None:
+        """When the node that was heard longest ago will be silent; None when one is, or there is none."""
+        first = next(iter(self._seen.values()), None)
+        until_ms = first.heard_ms + self._timeout_ms - now_ms if first else 0
+        return until_ms if until_ms > 0 else None
+
     def _silent(self, now_ms: int) -> dict[str, None]:
         last_ms = now_ms - self._timeout_ms
         return dict.fromkeys(

@@ -173,3 +173,10 @@ def test_silence_is_found_however_often_others_are_heard() -> None:
         world.check()
         world.elapse(50)
     assert world.report() == (Missed("db"),)
+
+
+def test_the_next_silence_is_known_to_the_millisecond() -> None:
+    world = World().routing()
+    assert world.watch.until_silence_ms(world.now_ms + 400) == TIMEOUT_MS - 400
+    assert world.watch.until_silence_ms(world.now_ms + TIMEOUT_MS) is None
+    assert Watch(ME).until_silence_ms(world.now_ms) is None
