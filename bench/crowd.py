@@ -1,4 +1,4 @@
-"""Thousands of nodes in one process, each with an address of its own: what checks into load balancers under measurement.
+"""Thousands of nodes in one process, each with an address of its own.
 
     python bench/crowd.py --servers 10.77.2.10:7070,10.77.2.11:7070 --nodes 10000 --interval 1.67 --reports-to 3
 

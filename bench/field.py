@@ -68,9 +68,7 @@ class Crowd(Feed):
         servers = ",".join(f"{lb.private}:{NODE_PORT}" for lb in lbs)
         program = [sys.executable, "-P", str(Path(__file__).with_name("crowd.py")), "--servers", servers]
         given = ["--nodes", str(nodes), "--interval", str(interval_s), "--reports-to", str(len(lbs))]
-        super().__init__(
-            lab.topology.switch_namespace, [*program, *given], lab.store.log("crowd"), self._receive
-        )
+        super().__init__(lab.topology.switch_namespace, [*program, *given], lab.store.log("crowd"), self._receive)
 
     def _receive(self, words: Any) -> None:
         if "silent" in words:
