@@ -15,7 +15,9 @@ answer is a line with the moment of its last check (CLOCK_MONOTONIC). It ends wi
 
 import argparse
 import asyncio
+import gc
 import json
+import random
 import resource
 import ssl
 import statistics
@@ -32,8 +34,7 @@ import uvloop
 from gale.rpc.v1 import node_pb2 as pb
 
 TICK_S = 0.01
-RETRY_S = 1.0
-CONNECTING_MAX = 64
+RETRY_S = 1.0, 4.0
 LATENCIES_MAX = 20_000
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
@@ -70,7 +71,7 @@ def opening(authority: str, scheme: str) -> bytes:
         ":path": "/gale.v1.NodeService/Checks",
         ":authority": authority,
         "content-type": "application/grpc",
-        "te": "trailers",
+        "te": "trailers",  # codespell:ignore te
     }
     block = b"".join(literal(name, value) for name, value in headers.items())
     settings = frame(SETTINGS, 0, 0, struct.pack(">HI", INITIAL_WINDOW_SIZE, WINDOW_MAX))
@@ -164,11 +165,14 @@ class Crowd:
         self.interval_s: float = given.interval
         self._certificates: Path | None = given.certificates
         self._tally = Tally()
-        self._connecting = asyncio.Semaphore(CONNECTING_MAX)
         self.nodes = [
             Node(number, servers, given.reports_to) for number in range(given.first, given.first + given.nodes)
         ]
-        self._tasks = [asyncio.create_task(self._keep_up(node, server)) for node in self.nodes for server in servers]
+        self._tasks = [
+            asyncio.create_task(self._keep_up(node, server, turn / given.connections_per_s))
+            for turn, node in enumerate(self.nodes)
+            for server in servers
+        ]
 
     def _context(self, node: Node) -> ssl.SSLContext | None:
         if self._certificates is None:
@@ -179,28 +183,28 @@ class Crowd:
         context.set_alpn_protocols(["h2"])
         return context
 
-    async def _keep_up(self, node: Node, server: str) -> None:
+    async def _keep_up(self, node: Node, server: str, after_s: float) -> None:
+        await asyncio.sleep(after_s)
         loop = asyncio.get_running_loop()
         host, _, port = server.rpartition(":")
         scheme = "https" if self._certificates else "http"
         while True:
             try:
-                async with self._connecting:
-                    _, conversation = await loop.create_connection(
-                        lambda: Conversation(server, scheme, self._tally),
-                        host,
-                        int(port),
-                        ssl=self._context(node),
-                        local_addr=(node.address, 0),
-                    )
+                _, conversation = await loop.create_connection(
+                    lambda: Conversation(server, scheme, self._tally),
+                    host,
+                    int(port),
+                    ssl=self._context(node),
+                    local_addr=(node.address, 0),
+                )
             except OSError:
-                await asyncio.sleep(RETRY_S)
+                await asyncio.sleep(random.uniform(*RETRY_S))
                 continue
             node.conversations[server] = conversation
             await conversation.closed
             del node.conversations[server]
             self._tally.lost += 1
-            await asyncio.sleep(RETRY_S)
+            await asyncio.sleep(random.uniform(*RETRY_S))
 
     async def beat(self) -> None:
         """All nodes once an interval, spread evenly; what a late turn missed is made up for, never sent twice."""
@@ -273,6 +277,7 @@ async def run(given: argparse.Namespace) -> None:
     hard = max(files, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     crowd = Crowd(given)
+    gc.disable()  # its pauses would be taken for the load balancers'
     tasks = [asyncio.create_task(crowd.beat()), asyncio.create_task(crowd.report())]
     reader = await orders()
     while line := await reader.readline():
@@ -287,6 +292,7 @@ def main(arguments: Iterable[str] | None = None) -> None:
     parser.add_argument("--nodes", type=int, default=1000)
     parser.add_argument("--first", type=int, default=1, help="number of the first node, for a second process")
     parser.add_argument("--interval", type=float, default=5 / 3, help="seconds between two checks of a node")
+    parser.add_argument("--connections-per-s", type=float, default=400, help="to each server, at the start")
     parser.add_argument("--reports-to", type=int, default=3, help="how many load balancers a node says it checks into")
     parser.add_argument("--certificates", type=Path, help="ca.crt, and NODE.crt and NODE.key of each node: with TLS")
     uvloop.run(run(parser.parse_args(list(arguments) if arguments is not None else None)))
