@@ -238,6 +238,7 @@ class Crowd:
             "lost": tally.lost,
             "reply_p50_ms": round(1000 * statistics.median(reply_s), 2),
             "reply_p99_ms": round(1000 * reply_s[int(0.99 * (len(reply_s) - 1))], 2),
+            "reply_most_ms": round(1000 * reply_s[-1], 2),
             "standing": dict(standing),
         }
         tally.checks = tally.replies = tally.lost = 0

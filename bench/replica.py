@@ -7,8 +7,8 @@ Orders come on standard input, a line each, one after the other; every answer is
     status            who leads, how far the log is applied, the longest turn of the loop since the last status
     commit N          N commands one after the other: how long each took
     flood S N         for S seconds, one report of N observations after the other: how many commands
-    burst S N         for S seconds, N commands in flight at all times: how many commands
-    next              propose until a command is committed: when (CLOCK_MONOTONIC)
+    order S           for S seconds, one command after the other: how many
+    next              one command, until it is committed: when that was (CLOCK_MONOTONIC)
     fill N            report N nodes as well, until they route
     snapshot          write one: how long it took
 """
@@ -18,26 +18,32 @@ import asyncio
 import json
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import uvloop
 
 import gale
+from gale.clock import SystemClock
 from gale.core.commands import Announce, Command, Drain, Passed, Report
+from gale.core.hello import Hello
 from gale.core.outcome import Applied
 from gale.core.shared import HealthPolicy, Service, SharedConfig
 from gale.core.state import NodeInfo, Phase
 from gale.errors import ConsensusError
+from gale.log import configure
 from gale.raft.consensus import RaftConsensus
+from gale.raft.disk import Disk
+from gale.raft.refusals import Refusals
+from gale.raft.tcp import TcpStreams
 from gale.rpc.log_codec import LogCodec
+from gale.tls import Credentials
 
 SHARED = SharedConfig(HealthPolicy(checks_before_routing=1), (Service("default", 8080, 80),))
 REPORT_MAX = 128
 PROBE_S = 0.001
-NEXT_S = 0.005
-AGAIN_S = 0.05
+AGAIN_S = 0.005
 
 
 def info(number: int) -> NodeInfo:
@@ -47,9 +53,16 @@ def info(number: int) -> NodeInfo:
 class Replica:
     def __init__(self, given: argparse.Namespace) -> None:
         self._me: str = given.me
-        self._quorum = tuple(given.quorum.split(","))
-        self.consensus = RaftConsensus(self._me, self._quorum, given.directory, LogCodec())
+        self._quorum = tuple(sorted(given.quorum.split(",")))
+        self._file: Path = given.directory / "snapshot"
         self._longest_s = 0.0
+        hello, disk, refusals = Hello(self._me, self._quorum, SHARED), Disk(given.directory), Refusals()
+        ip = self._me.rpartition(":")[0]
+        own = None
+        if given.certificates:
+            own = Credentials(*(given.certificates / name for name in ("ca.crt", f"{ip}.crt", f"{ip}.key")))
+        streams = TcpStreams(self._me, self._quorum, refusals, own)
+        self.consensus = RaftConsensus(hello, disk, LogCodec(), streams, SystemClock(), refusals)
 
     async def probe(self) -> None:
         """Note the longest turn of the loop."""
@@ -78,52 +91,24 @@ class Replica:
             taken_ms.append(1000 * (time.perf_counter() - began_s))
         return {"taken_ms": taken_ms}
 
+    async def order(self, seconds: str) -> dict[str, Any]:
+        return await self._count(float(seconds), self._nothing)
+
     async def flood(self, seconds: str, observations: str) -> dict[str, Any]:
         await self._announce()
         seen = tuple(Passed(info(number), 1) for number in range(1, int(observations) + 1))
+        return await self._count(float(seconds), lambda: Report(_wall_ms(), self._me, seen))
 
-        async def one() -> None:
-            await self._propose(Report(_wall_ms(), self._me, seen))
-
-        return await self._count(float(seconds), 1, one)
-
-    async def burst(self, seconds: str, in_flight: str) -> dict[str, Any]:
-        async def one() -> None:
-            await self._propose(self._nothing())
-
-        return await self._count(float(seconds), int(in_flight), one)
-
-    async def _count(self, seconds: float, in_flight: int, one: Callable[[], Awaitable[None]]) -> dict[str, Any]:
+    async def _count(self, seconds: float, command: Callable[[], Command]) -> dict[str, Any]:
         done, began_s = 0, time.monotonic()
-
-        async def again() -> None:
-            nonlocal done
-            while time.monotonic() - began_s < seconds:
-                await one()
-                done += 1
-
-        await asyncio.gather(*(again() for _ in range(in_flight)))
+        while time.monotonic() - began_s < seconds:
+            await self._propose(command())
+            done += 1
         return {"commands": done, "seconds": time.monotonic() - began_s}
 
     async def next(self) -> dict[str, Any]:
-        """A proposal that is lost with the leader ends late, so a new one follows every five milliseconds."""
-        committed: asyncio.Future[float] = asyncio.get_running_loop().create_future()
-
-        async def one() -> None:
-            try:
-                await self.consensus.propose(self._nothing())
-            except ConsensusError:
-                return
-            if not committed.done():
-                committed.set_result(time.monotonic())
-
-        tasks = set()
-        while not committed.done():
-            tasks.add(asyncio.create_task(one()))
-            await asyncio.wait([committed], timeout=NEXT_S)
-        for task in tasks:
-            task.cancel()
-        return {"committed_s": committed.result()}
+        await self._propose(self._nothing())
+        return {"committed_s": time.monotonic()}
 
     async def fill(self, count: str) -> dict[str, Any]:
         await self._announce()
@@ -134,21 +119,19 @@ class Replica:
         return {"routing": routing}
 
     async def snapshot(self) -> dict[str, Any]:
-        file = self._directory_snapshot()
+        file = self._file
         before = file.stat().st_mtime_ns if file.exists() else 0
         began_s = time.monotonic()
         self.consensus._replica.forceLogCompaction()
-        while not file.exists() or file.stat().st_mtime_ns == before:
+        while not file.exists() or file.stat().st_mtime_ns == before:  # noqa: ASYNC110  the library calls nobody back
             await asyncio.sleep(PROBE_S)
         return {"seconds": time.monotonic() - began_s, "bytes": file.stat().st_size}
-
-    def _directory_snapshot(self) -> Path:
-        return self.consensus._replica._snapshot
 
     async def _announce(self) -> None:
         api = f"{self._me.rpartition(':')[0]}:5555"
         leads = self.consensus.status().leader == self._me
-        await self._propose(Announce(_wall_ms(), self._me, api, gale.__version__, SHARED, enforces=False, leads=leads))
+        me = Announce(_wall_ms(), self._me, api, gale.__version__, SHARED, False, leads, self._quorum)
+        await self._propose(me)
 
     def _nothing(self) -> Command:
         """A command that goes the whole way and changes nothing."""
@@ -196,6 +179,7 @@ def main() -> None:
     parser.add_argument("--quorum", required=True, help="IP:PORT,IP:PORT,…")
     parser.add_argument("--directory", type=Path, required=True)
     parser.add_argument("--certificates", type=Path, help="ca.crt, and IP.crt and IP.key of each replica: with TLS")
+    configure("info")
     uvloop.run(run(parser.parse_args()))
 
 

@@ -18,7 +18,7 @@ from bench.field import wait
 from gale.errors import LabError
 
 PORT = 21_000
-ANSWER_S = 60.0
+LEVEL_S = 20.0
 
 
 class Replica:
@@ -77,16 +77,27 @@ class Trio:
     def kill(self, address: str) -> float:
         return self.running.pop(address).kill()
 
-    def level(self, within_s: float = 20.0) -> float:
-        """Seconds until all that run are ready, name one leader and have applied the same."""
+    def answers(self) -> list[dict[str, Any]]:
+        """To the order that all that run were given."""
+        return [replica.answer() for replica in self.running.values()]
+
+    def level(self) -> None:
+        self.level_ms()
+
+    def level_ms(self) -> float:
+        """Wait until all that run are ready, name one leader and have applied the same; the longest turn till then."""
+        longest_ms = 0.0
 
         def missing() -> str | None:
+            nonlocal longest_ms
             said = [replica.ask("status") for replica in self.running.values()]
+            longest_ms = max(longest_ms, *(float(words["longest_ms"]) for words in said))
             if not all(words["ready"] and words["quorum"] for words in said):
                 return "not all are ready"
             return None if len({(w["leader"], w["applied_index"]) for w in said}) == 1 else "they differ"
 
-        return wait(missing, within_s)
+        wait(missing, LEVEL_S)
+        return longest_ms
 
     def leader(self) -> str:
         self.level()
