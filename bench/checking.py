@@ -106,11 +106,11 @@ def many(disk: Path, quick: bool) -> dict[str, Figures]:
             "checks_per_s": full,
             "cores": fast["cores"] + cpu_us * (full - fast["checks_per_s"]) / 1e6,
         }
-    with field(LabOptions(nodes=1, checks_timeout="5s"), disk) as lab:
-        with Crowd(lab, lab.topology.lbs[:1], nodes, CHECK_S) as crowd:
-            crowd.wait_routing(WITHIN_S)
-            time.sleep(SETTLE_S)
-            figures[f"{nodes:,} nodes into one, a check in 1.67 s"] = _pace(lab, crowd, USAGE_S[quick])
+    options = LabOptions(nodes=1, checks_timeout="5s")
+    with field(options, disk) as lab, Crowd(lab, lab.topology.lbs[:1], nodes, CHECK_S) as crowd:
+        crowd.wait_routing(WITHIN_S)
+        time.sleep(SETTLE_S)
+        figures[f"{nodes:,} nodes into one, a check in 1.67 s"] = _pace(lab, crowd, USAGE_S[quick])
     return figures
 
 

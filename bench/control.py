@@ -27,7 +27,7 @@ DISK = Path("/var/tmp/gale-bench")
 
 Part = Callable[[Path, bool, bool], dict[str, Figures]]
 PARTS: dict[str, Part] = {
-    "deciding": lambda disk, tls, quick: deciding.measure(disk, tls, quick),
+    "deciding": deciding.measure,
     "removal": lambda disk, tls, quick: {"removal, checks_timeout 1s": checking.removal(disk, quick)},
     "quiet": lambda disk, tls, quick: {"quiet log": checking.quiet_log(disk, quick)},
     "many": lambda disk, tls, quick: checking.many(disk, quick),

@@ -1,4 +1,4 @@
-"""What agreeing costs: commits, the next one after a leader's death, replay and snapshots. Three replicas on loopback."""
+"""What agreeing costs: commits, the next one after a leader's death, replay and snapshots; three replicas on loopback."""
 
 import os
 import shutil
@@ -101,8 +101,7 @@ def ten_thousand(cluster: Trio) -> dict[str, Figures]:
     joined = [cluster.running[address].ask("fill", NODES)["routing"] for address in cluster.addresses]
     if joined[-1] != NODES:
         raise RuntimeError(f"{joined[-1]} of {NODES} nodes route")
-    cluster.level()
-    figures = {"joining": {"worst_turn_ms": cluster.longest_ms()}}
+    figures = {"joining": {"worst_turn_ms": cluster.level_ms()}}
     written = [cluster.running[address].ask("snapshot") for address in cluster.addresses]
     figures["snapshot"] = {
         "seconds": max(float(one["seconds"]) for one in written),
@@ -119,7 +118,8 @@ def ten_thousand(cluster: Trio) -> dict[str, Figures]:
 
 
 def again(cluster: Trio, address: str, wiped: bool = False) -> Figures:
-    """From the start of a killed replica's program until it is level. `empty_program_s`: of that, until it runs."""
+    """From the start of a killed replica's program until it is level: interpreter and imports (`program_s`), its own
+    start, in which it serves nobody yet, and then turns of the loop."""
     cluster.kill(address)
     if wiped:
         shutil.rmtree(cluster.directory(address))
