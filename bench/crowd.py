@@ -85,6 +85,7 @@ class Tally:
     def __init__(self) -> None:
         self.checks = self.replies = self.lost = 0
         self.reply_s: list[float] = []
+        self.last_lost = ""
 
 
 class Conversation(asyncio.Protocol):
@@ -97,6 +98,7 @@ class Conversation(asyncio.Protocol):
         self._unread = b""
         self._sent_s = 0.0
         self.reply = b""
+        self.reason = ""
         self.closed = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -105,6 +107,7 @@ class Conversation(asyncio.Protocol):
 
     def connection_lost(self, reason: Exception | None) -> None:
         self._transport = None
+        self.reason = self.reason or repr(reason)
         if not self.closed.done():
             self.closed.set_result(None)
 
@@ -139,6 +142,7 @@ class Conversation(asyncio.Protocol):
         elif kind in (SETTINGS, PING) and not flags & ACK and self._transport:
             self._transport.write(frame(kind, ACK, 0, payload if kind == PING else b""))
         elif kind in (GOAWAY, RESET) or (kind == HEADERS and flags & END_STREAM):
+            self.reason = self.reason or repr(payload)
             self.close()
 
 
@@ -204,6 +208,7 @@ class Crowd:
             await conversation.closed
             del node.conversations[server]
             self._tally.lost += 1
+            self._tally.last_lost = f"{node.name} by {server}: {conversation.reason}"
             await asyncio.sleep(random.uniform(*RETRY_S))
 
     async def beat(self) -> None:
@@ -236,6 +241,7 @@ class Crowd:
             "checks": tally.checks,
             "replies": tally.replies,
             "lost": tally.lost,
+            "last_lost": tally.last_lost,
             "reply_p50_ms": round(1000 * statistics.median(reply_s), 2),
             "reply_p99_ms": round(1000 * reply_s[int(0.99 * (len(reply_s) - 1))], 2),
             "reply_most_ms": round(1000 * reply_s[-1], 2),

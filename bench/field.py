@@ -96,7 +96,7 @@ class Crowd(Feed):
             if not self.running:
                 raise LabError("the crowd has ended, its log says why")
             standing = self.words.get("standing", {})
-            return None if standing.get("routing", 0) == wanted else f"of {wanted} conversations: {standing}"
+            return None if standing.get("routing", 0) == wanted else f"of {wanted} conversations: {self.words}"
 
         return wait(missing, within_s, pause_s=0.1)
 
