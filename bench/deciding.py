@@ -1,4 +1,4 @@
-"""What agreeing costs: commits, the next one after a leader's death, replay and snapshots; three replicas on loopback."""
+"""What agreeing costs: commits, the next one after a leader is killed, replay and snapshots; three replicas."""
 
 import os
 import shutil
