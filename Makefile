@@ -19,6 +19,9 @@ check unit rpc raft packet e2e: ## one layer of the tests
 sim: ## the control plane on a seeded network, clock and disk: make sim SEED=1 RUNS=100
 	.venv/bin/python -m tests.sim --seed $(or $(SEED),1) --runs $(or $(RUNS),100)
 
+bench-control: ## deciding and checking: three load balancers, up to ten thousand nodes
+	.venv/bin/python -m bench.control
+
 bench: ## every number
 	.venv/bin/python -m bench
 

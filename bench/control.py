@@ -1,157 +1,86 @@
 """How fast the cluster decides, and what gale-lb costs while it does.
 
-    sudo .venv/bin/python -m bench.control [--rounds 5] [--json FILE]
+    sudo .venv/bin/python -m bench.control [--quick] [--no-tls] [--part PART]... [--disk DIR] [--json FILE]
 
-A lab of three load balancers and three nodes, checks_timeout "1s". Per round:
+- deciding (bench/deciding.py): three processes that are gale-lb without its kernel and its nodes, on loopback, with
+  mutual TLS and journals on a real disk: commits, commands a second, the next commit after kill -9 of the leader,
+  snapshots and replay with ten thousand nodes.
+- removal, quiet, many (bench/checking.py): gale-lb in a lab, and a crowd of nodes (bench/crowd.py), one process that
+  speaks the nodes' protocol from as many addresses. The crowd speaks it without TLS.
 
-- removal_s: from a node's death (SIGKILL of its agent and its service) until no load balancer routes to it;
-- next_commit_s: from the leader's death (SIGKILL) until another load balancer has applied a new entry of the log;
-- start_s: from the start of that gale-lb until it forwards;
-- level_s: from its start until its log is as far as the others';
-- resident_mb: of the leader, at the end of the round.
-
-Load balancers are asked every 20 ms, which is the error of the first, second and fourth figure.
+The machine must be quiet: figures are milliseconds of a few processes on its cores. `--quick` is a try, not a figure.
 """
 
 import json
-import re
-import statistics
-import time
 from collections.abc import Callable
-from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import click
 from rich.console import Console
 from rich.table import Table
 
-from gale.errors import GaleError, LabError
-from gale.lab import view
-from gale.lab.cluster import Lab
-from gale.lab.feed import Watch
-from gale.lab.options import LabOptions
+from bench import checking, deciding
+from bench.deciding import Figures
+from gale.errors import GaleError
 
-WITHIN_S = 20.0
-QUIET_S = 1.0
+DISK = Path("/var/tmp/gale-bench")
 
-
-def elapsed_s(missing: Callable[[], str | None]) -> float:
-    """Seconds until nothing is missing."""
-    began_s = time.monotonic()
-    while what := missing():
-        if time.monotonic() - began_s > WITHIN_S:
-            raise LabError(f"after {WITHIN_S:.0f} s: {what}")
-        time.sleep(0.002)
-    return time.monotonic() - began_s
-
-
-def applied(watch: Watch, servers: list[str]) -> int:
-    """How far the log is applied on those servers, at most."""
-    entries = [view.own_entry(watch.latest[server]) for server in servers]
-    return max(int(entry["applied_index"]) for entry in entries if entry)
-
-
-def quiet(watch: Watch, servers: list[str]) -> None:
-    """Wait until the log has been the same everywhere for QUIET_S, so that its next entry is the one to measure."""
-
-    since_s, last = time.monotonic(), -1
-
-    def missing() -> str | None:
-        nonlocal since_s, last
-        behind = view.missing_for_leader(watch.latest, servers, None)
-        behind = behind or view.missing_for_level(watch.latest, servers, "applied_index")
-        if behind or applied(watch, servers) != last:
-            since_s, last = time.monotonic(), applied(watch, servers)
-        return behind or (None if time.monotonic() - since_s >= QUIET_S else "the log is not quiet")
-
-    elapsed_s(missing)
+Part = Callable[[Path, bool, bool], dict[str, Figures]]
+PARTS: dict[str, Part] = {
+    "deciding": deciding.measure,
+    "removal": lambda disk, tls, quick: {"removal, checks_timeout 1s": checking.removal(disk, quick)},
+    "quiet": lambda disk, tls, quick: {"quiet log": checking.quiet_log(disk, quick)},
+    "many": lambda disk, tls, quick: checking.many(disk, quick),
+}
+TARGETS = {
+    ("commit on the leader", "p50_ms"): 1.5,
+    ("commit on the leader", "p99_ms"): 5,
+    ("commit on the follower", "p50_ms"): 1.5,
+    ("commit on the follower", "p99_ms"): 5,
+    ("next commit", "median_ms"): 500,
+    ("next commit", "most_ms"): 1_000,
+    ("removal, checks_timeout 1s", "most_ms"): 1_050,
+    ("quiet log", "commands_per_minute"): 0,
+    ("10,000 nodes into one, a check in 1.67 s", "cores"): 1,
+    ("10,000 nodes into one, a check in 1.67 s", "resident_mb"): 500,
+}
+TURN_MS = 50
 
 
-def start_seconds(lab: Lab, name: str) -> float:
-    """From now until a load balancer says in its log that it forwards."""
-    began_s, written = time.time(), len(lab.log(name))
-    lab.start(name)
-    line = re.compile(r"timestamp=(\S+) level=info event=forwarding")
-    elapsed_s(lambda: None if line.search(lab.log(name)[written:]) else f"{name} does not forward yet")
-    said = line.search(lab.log(name)[written:])
-    assert said is not None
-    return datetime.fromisoformat(said[1]).timestamp() - began_s
+def target(case: str, figure: str) -> float | None:
+    return TURN_MS if figure == "worst_turn_ms" else TARGETS.get((case, figure))
 
 
-def resident_mb(lab: Lab, name: str) -> float:
-    notes = lab.store.read()
-    assert notes is not None
-    status = Path(f"/proc/{notes.processes[name]['lb'].pid}/status").read_text()
-    return int(re.search(r"VmRSS:\s+(\d+) kB", status)[1]) / 1024  # type: ignore[index]
-
-
-def one_round(lab: Lab, watch: Watch) -> dict[str, float]:
-    topology = lab.topology
-    servers, nodes = list(topology.api_servers), [node.name for node in topology.node_instances]
-
-    def routing() -> str | None:
-        return view.missing_for_routing(watch.latest, servers, nodes)
-
-    elapsed_s(routing)
-    lab.kill("node-1")
-    removal_s = elapsed_s(lambda: view.missing_for_removal(watch.latest, servers, "node-1"))
-    lab.start("node-1")
-    elapsed_s(routing)
-    quiet(watch, servers)
-    private = view.leader(watch.latest.values())
-    first = next(lb.name for lb in topology.lbs if lb.private == private)
-    resident = resident_mb(lab, first)
-    others = [server for server in servers if view.host(server) != private]
-    before = applied(watch, others)
-    lab.kill(first)
-    next_commit_s = elapsed_s(lambda: None if applied(watch, others) > before else "no new entry of the log")
-    elapsed_s(lambda: view.missing_for_leader(watch.latest, others, private))
-    began_s = time.monotonic()
-    start_s = start_seconds(lab, first)
-    elapsed_s(lambda: view.missing_for_level(watch.latest, servers, "applied_index"))
-    return {
-        "removal_s": removal_s,
-        "next_commit_s": next_commit_s,
-        "start_s": start_s,
-        "level_s": time.monotonic() - began_s,
-        "resident_mb": resident,
-    }
-
-
-def measure(rounds: int) -> dict[str, dict[str, float]]:
-    lab = Lab("gale-bench")
-    lab.down()
-    try:
-        lab.up(LabOptions(checks_timeout="1s"))
-        lab.wait_routing(within_s=30)
-        with lab.watch(interval_s=0.02) as watch:
-            taken = [one_round(lab, watch) for _ in range(rounds)]
-    finally:
-        lab.down()
-    return {figure: spread([one[figure] for one in taken]) for figure in taken[0]}
-
-
-def spread(values: list[float]) -> dict[str, Any]:
-    shown = {"median": statistics.median(values), "least": min(values), "most": max(values)}
-    return {name: round(value, 2) for name, value in shown.items()}
+def show(figures: dict[str, Figures]) -> None:
+    table = Table("case", "figure", "value", "at most", "", box=None)
+    for case, values in figures.items():
+        for figure, value in values.items():
+            most = target(case, figure)
+            verdict = "" if most is None else "reached" if value <= most else "MISSED"
+            table.add_row(case, figure, f"{value:,.2f}", "" if most is None else f"{most:g}", verdict)
+    Console(width=120).print(table)
 
 
 @click.command()
-@click.option("--rounds", default=5, show_default=True)
+@click.option("--quick", is_flag=True, help="In two minutes: fewer rounds, 2,000 nodes.")
+@click.option("--tls/--no-tls", default=True, show_default=True, help="Mutual TLS between the load balancers.")
+@click.option("--part", "parts", multiple=True, type=click.Choice(list(PARTS)), help="Only these; all unless given.")
+@click.option("--disk", type=click.Path(path_type=Path), default=DISK, show_default=True, help="Where journals go.")
 @click.option("--json", "file", type=click.Path(path_type=Path), help="Also write the figures there.")
-def main(rounds: int, file: Path | None) -> None:
+def main(quick: bool, tls: bool, parts: tuple[str, ...], disk: Path, file: Path | None) -> None:
     """How fast the cluster decides, and what gale-lb costs."""
+    figures: dict[str, Figures] = {}
+    disk.mkdir(parents=True, exist_ok=True)
     try:
-        figures = measure(rounds)
+        for part in parts or PARTS:
+            taken = PARTS[part](disk, tls, quick)
+            show(taken)
+            figures |= taken
     except GaleError as error:
         raise click.ClickException(str(error)) from error
-    table = Table("figure", "median", "least", "most", box=None)
-    for name, values in figures.items():
-        table.add_row(name, *(str(value) for value in values.values()))
-    Console(width=120).print(table)
     if file:
-        file.write_text(json.dumps(figures, indent=2) + "\n")
+        rounded = {case: {name: round(value, 3) for name, value in values.items()} for case, values in figures.items()}
+        file.write_text(json.dumps({"tls": tls, "quick": quick, "figures": rounded}, indent=2) + "\n")
 
 
 if __name__ == "__main__":

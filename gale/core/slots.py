@@ -38,56 +38,68 @@ class SlotTable:
 
 
 def rebalance(table: SlotTable, weights: Mapping[int, int]) -> SlotTable:
-    """The table for these nodes: number (1..65535) -> weight (1 or more), with the least movement from `table`."""
+    """The table for these nodes: number (1..65535) -> weight (1 or more), with the least movement from `table`.
+
+    It is made while the loop waits, so of the many slots only those that are loose are looked at one by one.
+    """
     owners = list(memoryview(table.owners).cast("H"))
     previous = list(memoryview(table.previous).cast("H"))
-    targets = _targets(owners, previous, weights)
-    need = Counter(targets)
-    need.subtract(Counter(owner for owner in owners if owner in targets))  # below zero: slots to give away
+    returned = not weights.keys().isdisjoint(previous)
+    held = Counter(owners)
+    own = _own(held, owners, previous, weights) if returned else held
+    targets = _targets(len(owners), held, own, weights)
+    need = {number: target - held[number] for number, target in targets.items()}  # below zero: slots to give away
 
     def move(slot: int, to: int) -> None:
         owner = owners[slot]
-        if owner in targets:
+        if owner in need:
             need[owner] += 1
         elif owner != NO_NODE:
             previous[slot] = owner
         owners[slot] = to
-        need[to] -= 1
+        if to != NO_NODE:
+            need[to] -= 1
 
     def must_move(slot: int) -> bool:
-        return owners[slot] not in targets or need[owners[slot]] < 0
+        return need.get(owners[slot], -1) < 0
 
-    for slot, before in enumerate(previous):
-        if need[before] > 0 and must_move(slot):
-            move(slot, before)
+    keep_all = {number for number, count in need.items() if count >= 0}
+    loose = [slot for slot, owner in enumerate(owners) if owner not in keep_all]
+    for slot in loose:
+        if need.get(previous[slot], 0) > 0 and must_move(slot):
+            move(slot, previous[slot])
 
     # Slots that an absent node owned before are given away last, so that it finds them when it returns.
-    absent_last = sorted(
-        range(len(owners)), key=lambda slot: previous[slot] not in targets and previous[slot] != NO_NODE
-    )
+    absent_last = sorted(loose, key=lambda slot: previous[slot] not in targets and previous[slot] != NO_NODE)
     receivers = [number for number in sorted(targets) for _ in range(need[number])]
     for slot in absent_last:
         if must_move(slot):
             move(slot, receivers.pop() if receivers else NO_NODE)
-    previous = [NO_NODE if before in targets else before for before in previous]
+    if returned:
+        previous = [NO_NODE if before in targets else before for before in previous]
     return SlotTable(array("H", owners).tobytes(), array("H", previous).tobytes())
 
 
-def _targets(owners: list[int], previous: list[int], weights: Mapping[int, int]) -> dict[int, int]:
+def _own(held: Counter[int], owners: list[int], previous: list[int], weights: Mapping[int, int]) -> Counter[int]:
+    """How many slots each owner holds that no node which is here remembers."""
+    own = held.copy()
+    own.subtract(owner for owner, before in zip(owners, previous, strict=True) if before in weights)
+    return own
+
+
+def _targets(slots: int, held: Counter[int], own: Counter[int], weights: Mapping[int, int]) -> dict[int, int]:
     """How many slots each node shall own: its quota, rounded down or up so that the sum is exact."""
-    slots, total = len(owners), sum(weights.values())
-    targets = {number: slots * weight // total for number, weight in weights.items()}
-    held = Counter(owners)
-    lent = Counter(owner for owner, before in zip(owners, previous, strict=True) if before in weights)
+    total = sum(weights.values())
+    quotas = {number: divmod(slots * weight, total) for number, weight in weights.items()}
+    targets = {number: whole for number, (whole, _) in quotas.items()}
 
-    def rounding_up_helps(number: int) -> tuple[bool, bool, int, int]:
-        """First those it saves a move, among them those whose own slots it keeps, then by what is rounded away."""
-        up = targets[number] + 1
-        remainder = slots * weights[number] % total
-        return held[number] >= up, held[number] - lent[number] >= up, remainder, -number
-
-    uneven = [number for number, weight in weights.items() if slots * weight % total]
+    # First those it saves a move, among them those whose own slots it keeps, then by what is rounded away.
+    rounding_up_helps = [
+        (held[number] > whole, own[number] > whole, remainder, -number)
+        for number, (whole, remainder) in quotas.items()
+        if remainder
+    ]
     extra = slots - sum(targets.values()) if weights else 0
-    for number in sorted(uneven, key=rounding_up_helps, reverse=True)[:extra]:
-        targets[number] += 1
+    for *_, negative in sorted(rounding_up_helps, reverse=True)[:extra]:
+        targets[-negative] += 1
     return targets

@@ -12,7 +12,7 @@ from gale.core.shared import SharedConfig, differences
 from gale.core.slots import SlotTable
 from gale.core.view import View
 
-MAX_NODES = 4_095
+MAX_NODES = 16_383
 """Nodes known at a time. Their numbers, 1 to this, index the kernel's node table."""
 
 MAX_TRANSITIONS = 1_000

@@ -5,6 +5,7 @@ and at which MAC address. A node whose next hop is not known yet is written at o
 counted as `no_neighbour` until `refresh_neighbours`, to be called every few seconds, finds the answer.
 """
 
+from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -14,6 +15,8 @@ from gale.dataplane.maps import Maps
 from gale.dataplane.neighbours import NextHop, resolve
 from gale.dataplane.program import load
 from gale.dataplane.settings import DataplaneSettings
+
+REFRESH_MAX = 500  # nodes: ten milliseconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +40,7 @@ class BpfDataplane:
         self._program = load(settings)
         self._maps = Maps(self._program.module, settings)
         self._nodes: dict[int, tuple[str, NextHop | None]] = {}
+        self._refreshed = 0
         self.attachment: attach.Attachment | None = None
 
     def attach(self) -> None:
@@ -72,15 +76,29 @@ class BpfDataplane:
         return tuple(number for number, (_, hop) in sorted(self._nodes.items()) if not hop or not hop.mac)
 
     def refresh_neighbours(self) -> tuple[NeighbourChange, ...]:
-        """Ask the kernel again how every node is reached, and write what has changed."""
-        hops = resolve({address for address, _ in self._nodes.values()})
+        """Ask the kernel again how nodes are reached, and write what has changed.
+
+        Of very many nodes only some at a time, since everything waits meanwhile: first those that cannot be reached.
+        """
+        unreachable = self.unreachable[:REFRESH_MAX]
+        numbers = [*unreachable, *self._in_turn(REFRESH_MAX - len(unreachable))]
+        hops = resolve({self._nodes[number][0] for number in numbers})
         changes = []
-        for number, (address, before) in sorted(self._nodes.items()):
+        for number in sorted(set(numbers)):
+            address, before = self._nodes[number]
             after = _keep_mac(before, hops.get(address))
             if after != before:
                 self._set_node(number, address, after)
                 changes.append(NeighbourChange(number, address, before, after))
         return tuple(changes)
+
+    def _in_turn(self, most: int) -> list[int]:
+        """The next numbers of nodes after those of the last time, round and round."""
+        numbers = sorted(self._nodes)
+        begin = bisect_right(numbers, self._refreshed)
+        found = (numbers[begin:] + numbers[:begin])[:most]
+        self._refreshed = found[-1] if found else self._refreshed
+        return found
 
     def _set_node(self, number: int, address: str, hop: NextHop | None) -> None:
         self._maps.set_node(number, address, hop)
