@@ -140,7 +140,12 @@ class RaftConsensus:
             self._begin_epoch()
 
     def _begin_epoch(self) -> None:
-        self._epoch = max(self._epoch + 1, next_epoch(self.state, self._me, self._clock.wall_ms()))
+        """A number that no life of this load balancer has had: not known to the state, nor to the disk."""
+        least = max(self._epoch + 1, next_epoch(self.state, self._me, self._clock.wall_ms()))
+        try:
+            self._epoch = self._replica.begin_epoch(least)
+        except DiskError as error:
+            raise ConsensusError(f"not committed: {error}") from error
         self._sequence = 0
 
     async def _insist(self, proposal: Proposal) -> Outcome:

@@ -3,8 +3,8 @@
 What must hold: no message leaves that speaks of an entry, a term or a vote which a power cut could still undo, and no
 entry is applied that it could undo. So:
 
-- `add` only writes; `barrier`, called before any message leaves, syncs all that was written with one fdatasync. A
-  commit index that rises over unsynced entries calls it too: a cluster of one commits without sending anything.
+- `add` only writes; `barrier`, called before messages leave and before entries are applied, syncs all that was written
+  with one fdatasync.
 - A term and a vote are synced before `setCurrentTerm` returns. If that fails, `add` and `barrier` try again first, and
   nothing leaves until it works. The commit index is stored once a second: a stale one only delays.
 - Deletion at the end (a conflict with the leader) is synced at once. Otherwise records that were synced before could
@@ -59,7 +59,6 @@ class Journal(pysyncobj.journal.Journal):
         self._salt = b""
         self._end = 0  # where the next record begins
         self._synced = 0  # the offset up to which the file is on the disk
-        self._synced_index = 0  # the last entry that is
         self._dirty = False
         self._closed = False
         self._meta = self._stored = Meta()  # as it shall be, as it is on the disk
@@ -125,8 +124,6 @@ class Journal(pysyncobj.journal.Journal):
 
     def setRaftCommitIndex(self, raftCommitIndex: int) -> None:
         self._disk.demand_trust()
-        if raftCommitIndex > self._synced_index:
-            self.barrier()
         self._meta = replace(self._meta, commit=raftCommitIndex)
 
     def getRaftCommitIndex(self) -> int:
@@ -150,6 +147,13 @@ class Journal(pysyncobj.journal.Journal):
     def learner(self) -> bool:
         """Whether this replica takes the log without voting; so it begins, and so it is after a loss."""
         return self._meta.learner
+
+    def begin_epoch(self, least: int) -> int:
+        """A number for a proposer: at least this, and greater than any that it was given before. On the disk when this
+        returns."""
+        self._meta = replace(self._meta, epoch=max(self._meta.epoch + 1, least))
+        self._store_meta()
+        return self._meta.epoch
 
     def set_learner(self, learner: bool) -> None:
         """On the disk when this returns."""
@@ -231,7 +235,6 @@ class Journal(pysyncobj.journal.Journal):
         """All that is written is on the disk."""
         self._dirty = False
         self._synced = self._end
-        self._synced_index = self._entries[-1][1] if self._entries else 0
 
     def _settle_vote(self) -> None:
         if (self._meta.term, self._meta.vote) != (self._stored.term, self._stored.vote):

@@ -3,8 +3,8 @@
     journal  header, record, record, ...
     header   magic and version (8 bytes), salt (4 bytes), CRC of the two
     record   salt (4 bytes), CRC of what follows, command's length, index, term, synced, command
-    meta     magic and version (8 bytes), CRC of what follows, term, commit index, learner (1 byte), has voted (1 byte),
-             vote (UTF-8)
+    meta     magic and version (8 bytes), CRC of what follows, term, commit index, epoch, learner (1 byte), has voted
+             (1 byte), vote (UTF-8)
 
 Integers are little-endian; lengths and CRC-32s have 4 bytes, indices, terms and offsets 8. A record of index 0 is a
 mark: it holds no entry, only `synced`. The salt is drawn anew for each file, so nothing else that lies about on the
@@ -38,7 +38,7 @@ HEADER = struct.Struct(f"<8s{SALT_BYTES}sI")
 RECORD = struct.Struct(f"<{SALT_BYTES}sIIQQQ")
 COVERED = struct.Struct("<IQQQ")
 META = struct.Struct("<8sI")
-META_COVERED = struct.Struct("<QQ??")
+META_COVERED = struct.Struct("<QQQ??")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +53,14 @@ class Recovered:
 
 @dataclass(frozen=True, slots=True)
 class Meta:
-    """`learner`: it takes the log and does not vote, as every replica that has nothing yet."""
+    """`learner`: it takes the log and does not vote, as every replica that has nothing yet. `epoch`: the last one that
+    it has begun as a proposer."""
 
     term: int = 0
     vote: str | None = None
     commit: int = 1
     learner: bool = True
+    epoch: int = 0
 
 
 def damaged(file: Path, why: str) -> HostError:
@@ -138,7 +140,7 @@ def _vouched(content: bytes, bad: int, salt: bytes) -> bool:
 
 
 def encode_meta(meta: Meta) -> bytes:
-    numbers = META_COVERED.pack(meta.term, meta.commit, meta.learner, meta.vote is not None)
+    numbers = META_COVERED.pack(meta.term, meta.commit, meta.epoch, meta.learner, meta.vote is not None)
     covered = numbers + (meta.vote or "").encode()
     return META.pack(META_MAGIC, crc32(covered)) + covered
 
@@ -148,5 +150,5 @@ def decode_meta(content: bytes, file: Path) -> Meta:
     covered = content[META.size :]
     if content[: META.size] != META.pack(META_MAGIC, crc32(covered)) or len(covered) < META_COVERED.size:
         raise damaged(file, "damaged, or not of this version: this load balancer might vote twice")
-    term, commit, learner, voted = META_COVERED.unpack_from(covered)
-    return Meta(term, covered[META_COVERED.size :].decode() if voted else None, commit, learner)
+    term, commit, epoch, learner, voted = META_COVERED.unpack_from(covered)
+    return Meta(term, covered[META_COVERED.size :].decode() if voted else None, commit, learner, epoch)

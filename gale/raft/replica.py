@@ -156,6 +156,10 @@ class Replica(SyncObj):
         """Append a command. `ended` gets its outcome, or None, and the library's reason, 0 for success."""
         self._applyCommand(self._codec.encode_command(proposal), _guarded(ended), COMMAND)
 
+    def begin_epoch(self, least: int) -> int:
+        """Raises DiskError."""
+        return self.journal.begin_epoch(least)
+
     def leader(self) -> str | None:
         """The one that is followed: heard of late, or itself."""
         if self._isLeader():
@@ -263,6 +267,7 @@ class Replica(SyncObj):
             self._may_stand = False
         deliver(node, message)
         if self.learner and message["term"] == self.term and self._has_all(message):
+            self.journal.barrier()  # or a power cut could leave one that votes and has not all
             self.journal.set_learner(False)
             log.info("this load balancer has been filled: it votes", index=self.journal[-1][1])
 
@@ -298,6 +303,12 @@ class Replica(SyncObj):
         self._woken()
 
     # what the library calls
+
+    def _SyncObj__applyLogEntries(self) -> bool:
+        """Nothing is applied that a power cut could still undo: a cluster of one commits without sending anything."""
+        if self.raftCommitIndex > self.raftLastApplied:
+            self.journal.barrier()
+        return bool(super()._SyncObj__applyLogEntries())  # type: ignore[misc]
 
     def _SyncObj__doApplyCommand(self, entry: bytes) -> Outcome | None:
         if entry[0] != COMMAND:

@@ -30,6 +30,7 @@ log = structlog.get_logger()
 
 FRAME_MAX = 4 << 20
 HELLO_MAX = 64 << 10
+LARGE = 16 << 10
 UNSENT_MAX = 32 << 20
 RETRY_S = 0.1
 IGNORED_RETRY_S = 1.0
@@ -119,6 +120,7 @@ class PeerTransport(Transport):
         self._streams = streams
         self._peers = {peer.id: Peer(peer) for peer in sorted(peers, key=lambda peer: str(peer.id))}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._gathered: list[tuple[Stream, bytes]] = []
         self.refusals = refusals
         self.ignored: dict[str, str] = {}
         self.differs: dict[str, str] = {}
@@ -141,16 +143,25 @@ class PeerTransport(Transport):
         return sum(1 for peer in self._peers.values() if peer.stream and peer.hello and peer.hello.fresh)
 
     def send(self, node: Node, message: Message) -> bool:
-        """Called by the library. What must be on disk is, before the message leaves."""
+        """Called by the library. The messages of one turn of the loop leave together, after one sync of the disk."""
         peer = self._peers.get(node.id)
         if peer is None or peer.stream is None:
             return False
         if peer.stream.unsent > UNSENT_MAX:
             peer.stream.abort()
             return False
-        self._owner.barrier()
-        _write(peer.stream, self._codec.encode(outgoing(message, peer.link, self._owner)))
+        if not self._gathered:
+            asyncio.get_running_loop().call_soon(self._flush)
+        self._gathered.append((peer.stream, self._codec.encode(outgoing(message, peer.link, self._owner))))
         return True
+
+    def _flush(self) -> None:
+        """What must be on disk is, before a message leaves. If it cannot be, none does: the next tick says so."""
+        gathered, self._gathered = self._gathered, []
+        with suppress(DiskError):
+            self._owner.barrier()
+            for stream, frame in gathered:
+                _write(stream, frame)
 
     async def _dial(self, address: str) -> None:
         """Keep one connection to a peer for as long as the transport runs."""
@@ -176,6 +187,8 @@ class PeerTransport(Transport):
                     frame = await _read(stream)
                 if frame and peer.stream is stream:
                     self._receive(peer, self._codec.decode(frame))
+                if len(frame) >= LARGE:
+                    await asyncio.sleep(0)  # a snapshot comes in many of these: others have their turn in between
         except ValueError as violation:
             self.refusals.note(stream.source, str(violation))
         except _IgnoredError:

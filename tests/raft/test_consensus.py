@@ -1,13 +1,14 @@
 """Three real replicas over PySyncObj on loopback: commit, failover, restart, and who is let in."""
 
 import asyncio
+import os
 import shutil
 import socket
 from pathlib import Path
 
 import pytest
 
-from gale.core.commands import Drain
+from gale.core.commands import Drain, Origin, Proposal
 from gale.core.outcome import Applied, Rejected
 from gale.errors import ConsensusError, HostError
 from gale.raft.refusals import Refusals
@@ -163,3 +164,19 @@ async def test_a_port_in_use_is_one_line(tmp_path: Path) -> None:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         with pytest.raises(HostError, match="Address already in use"):
             TcpStreams(address, (address,), Refusals())
+
+
+async def test_what_is_proposed_in_one_turn_is_synced_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with trio(tmp_path) as cluster:
+        leader = await cluster.leader()
+        me = str(leader.status().leader)
+        await leader.propose(announce(me))
+        synced: list[int] = []
+        fdatasync = os.fdatasync
+        monkeypatch.setattr(os, "fdatasync", lambda descriptor: (synced.append(descriptor), fdatasync(descriptor)))
+        for number in range(60):
+            origin = Origin("10.9.9.9:9090", 1, number + 1)
+            leader._replica.submit(Proposal(origin, passed(me, f"n{number}", number)), lambda outcome, reason: None)
+        leader._tick_soon()
+        await cluster.all_know(*(f"n{number}" for number in range(60)))
+        assert len(synced) < 60, "three replicas, sixty commands"

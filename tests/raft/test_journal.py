@@ -62,6 +62,8 @@ def test_one_sync_a_barrier_and_none_without_need(tmp_path: Path, monkeypatch: p
         journal.setRaftCommitIndex(6)
         assert made == ["fdatasync", "pwrite", "pwrite"]
         journal.setRaftCommitIndex(7)
+        assert len(made) == 3, "what is committed is on the disk before it is applied, not before it is known"
+        journal.barrier()
         assert made[3:] == ["fdatasync", "pwrite"]
         journal.onOneSecondTimer()
         journal.onOneSecondTimer()
@@ -127,3 +129,10 @@ def test_it_reads_what_its_format_says(tmp_path: Path) -> None:
     assert content[:8] == b"galejnl\x01"
     assert content[8:12] == journal._salt
     assert content[52 : 52 + len(first)] == first
+
+
+def test_an_epoch_is_given_out_once_whatever_the_clock_says(tmp_path: Path) -> None:
+    journal = Journal(Disk(tmp_path))
+    assert [journal.begin_epoch(50), journal.begin_epoch(20), journal.begin_epoch(70)] == [50, 51, 70]
+    left_behind(journal)
+    assert Journal(Disk(tmp_path)).begin_epoch(1) == 71

@@ -206,7 +206,7 @@ async def test_no_gadget_runs_wherever_a_peer_can_put_bytes(cluster: Trio, tmp_p
 
 
 def test_the_names_we_rely_on_exist() -> None:
-    for name in ("doApplyCommand", "parseChangeClusterRequest", "loadDumpFile"):
+    for name in ("applyLogEntries", "doApplyCommand", "parseChangeClusterRequest", "loadDumpFile"):
         private = f"_SyncObj__{name}"
         assert getattr(Replica, private) is not getattr(SyncObj, private)
     assert hasattr(SyncObj, "_SyncObj__setState")
