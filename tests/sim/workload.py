@@ -1,0 +1,190 @@
+"""What the cluster is asked to do while things go wrong.
+
+    nodes      check in with every load balancer, fail, come back, say goodbye
+    operators  drain and undrain them
+    clients    write and read registers through each load balancer, and their calls and returns are the history whose
+               linearizability is checked. A register is something of a node that commands set and anybody can read:
+               its weight (a number no write repeats), and whether it is drained. A read is a barrier, and then the
+               local state. The nodes that carry registers never pass a check too many, so nothing else changes them.
+    floods     many proposals at once, from proposers of their own: a log with a long tail that is not committed
+"""
+
+import asyncio
+import random
+from collections import defaultdict
+from collections.abc import Callable
+from contextlib import suppress
+
+from gale.core.commands import Barrier, Command, Drain, Origin, Passed, Proposal, Report
+from gale.core.outcome import Applied
+from gale.core.state import NodeInfo
+from gale.errors import ConsensusError
+from tests.sim.linear import NEVER_S, Operation
+from tests.sim.machine import Life, Machine
+
+CHECK_S = 0.25
+REGISTERS = 2
+Register = tuple[str, str]  # what, of which node
+
+
+class Workload:
+    def __init__(self, machines: list[Machine], chance: random.Random, clients_pause_s: float, flood: int) -> None:
+        self.history: dict[Register, list[Operation]] = defaultdict(list)
+        self.running = True
+        self.floods = 0
+        self._open: dict[int, tuple[Register, Operation]] = {}
+        self._machines = machines
+        self._chance = chance
+        self._pause_s = clients_pause_s
+        self._flood = flood
+        self._written = 1
+        self._agents = [NodeInfo(f"n{n}", f"10.2.0.{n}", reports_to=len(machines)) for n in range(1, 4)]
+        self._serving = {agent.id: True for agent in self._agents}
+
+    # on the loop that stands for the rest of the world
+
+    async def prepare(self) -> None:
+        """Every register gets its first value."""
+        for number in range(REGISTERS):
+            while self._read(("weight", f"r{number}")) is None:
+                for machine in self._machines:
+                    machine.spawn(self._settle(machine, self._weigh(machine, number, 1)))
+                await asyncio.sleep(0.2)
+
+    def start(self, loop: asyncio.AbstractEventLoop) -> None:
+        for agent in self._agents:
+            loop.create_task(self._agent(agent))
+        for machine in self._machines:
+            for ask in (self._write_weight, self._write_drained, self._read_some):
+                loop.create_task(self._client(machine, ask))
+        loop.create_task(self._operator())
+        if self._flood:
+            loop.create_task(self._flooder())
+
+    def stop(self) -> None:
+        self.running = False
+
+    def finished_history(self) -> dict[Register, list[Operation]]:
+        """With what never returned: its outcome is not known."""
+        for register, operation in self._open.values():
+            self.history[register].append(operation)
+        self._open.clear()
+        return self.history
+
+    async def _agent(self, agent: NodeInfo) -> None:
+        """One node; it goes on checking in when the clients are done."""
+        while True:
+            fate = self._chance.random()
+            if self.running and fate < 0.02:
+                await asyncio.sleep(self._chance.uniform(0.5, 2.0))  # it is down
+            elif self.running and fate < 0.03:
+                self._send(lambda machine: machine.take_goodbye(agent))
+                await asyncio.sleep(self._chance.uniform(0.2, 1.0))
+            elif self.running and fate < 0.04:
+                self._serving[agent.id] = not self._serving[agent.id]
+            elif not self.running:
+                self._serving[agent.id] = True
+            self._send(lambda machine: machine.take_check(agent, self._serving[agent.id]))
+            await asyncio.sleep(CHECK_S)
+
+    def _send(self, take: Callable[[Machine], None]) -> None:
+        now_s = asyncio.get_running_loop().time()
+        for machine in self._machines:
+            if machine.life:
+                machine.life.loop.call_at(now_s + self._chance.uniform(0.0, 0.005), take, machine)
+
+    async def _operator(self) -> None:
+        while self.running:
+            await asyncio.sleep(self._chance.expovariate(1.0))
+            machine, agent = self._chance.choice(self._machines), self._chance.choice(self._agents)
+            order = Drain(machine.clock.wall_ms(), agent.id, self._chance.random() < 0.5)
+            machine.spawn(self._settle(machine, order))
+
+    async def _client(self, machine: Machine, ask: Callable[[Machine], None]) -> None:
+        while self.running:
+            await asyncio.sleep(self._chance.expovariate(1 / self._pause_s))
+            if machine.life and machine.life.consensus and not machine.life.stopping and self.running:
+                ask(machine)
+
+    async def _flooder(self) -> None:
+        while self.running:
+            await asyncio.sleep(self._chance.expovariate(2.0))
+            machine = self._chance.choice(self._machines)
+            self.floods += 1
+            machine.spawn(self._pour(machine, self.floods, self._chance.randint(1, self._flood)))
+
+    # on the machine
+
+    def _write_weight(self, machine: Machine) -> None:
+        number = self._chance.randrange(REGISTERS)
+        self._written += 1
+        machine.spawn(self._write(machine, ("weight", f"r{number}"), self._written, self._weigh(machine, number, self._written)))
+
+    def _write_drained(self, machine: Machine) -> None:
+        name, on = f"r{self._chance.randrange(REGISTERS)}", self._chance.random() < 0.5
+        machine.spawn(self._write(machine, ("drained", name), on, Drain(machine.clock.wall_ms(), name, on)))
+
+    def _read_some(self, machine: Machine) -> None:
+        what, name = self._chance.choice(("weight", "drained")), f"r{self._chance.randrange(REGISTERS)}"
+        machine.spawn(self._read_strongly(machine, (what, name)))
+
+    def _weigh(self, machine: Machine, number: int, weight: int) -> Command:
+        info = NodeInfo(f"r{number}", f"10.3.0.{number}", weight, reports_to=len(self._machines))
+        return Report(machine.clock.wall_ms(), machine.address, (Passed(info, 1),))
+
+    async def _write(self, machine: Machine, register: Register, value: object, command: Command) -> None:
+        loop = asyncio.get_running_loop()
+        called_s, key = loop.time(), self._begin(register, Operation(loop.time(), NEVER_S, True, value))
+        assert machine.life and machine.life.consensus
+        try:
+            outcome = await machine.life.consensus.propose(command)
+        except ConsensusError:
+            return
+        del self._open[key]
+        if isinstance(outcome, Applied) and not outcome.refusals:
+            self.history[register].append(Operation(called_s, loop.time(), True, value))
+
+    async def _read_strongly(self, machine: Machine, register: Register) -> None:
+        loop = asyncio.get_running_loop()
+        called_s = loop.time()
+        assert machine.life and machine.life.consensus
+        try:
+            await machine.life.consensus.propose(Barrier(machine.clock.wall_ms()))
+        except ConsensusError:
+            return
+        self.history[register].append(Operation(called_s, loop.time(), False, self._value(machine.life, register)))
+
+    async def _settle(self, machine: Machine, command: Command) -> None:
+        with suppress(ConsensusError):
+            if machine.life and machine.life.consensus:
+                await machine.life.consensus.propose(command)
+
+    async def _pour(self, machine: Machine, number: int, count: int) -> None:
+        replica = machine.replica
+        if replica is None:
+            return
+        for sequence in range(1, count + 1):
+            origin = Origin(f"flood {number}", 1, sequence)
+            node = "x" * self._chance.choice((1, 60))
+            replica.submit(Proposal(origin, Drain(machine.clock.wall_ms(), node, True)), lambda outcome, reason: None)
+        replica.wake()
+
+    def _begin(self, register: Register, operation: Operation) -> int:
+        key = len(self._open) + len(self.history[register]) * 1_000_000
+        while key in self._open:
+            key += 1
+        self._open[key] = (register, operation)
+        return key
+
+    def _read(self, register: Register) -> object:
+        """Any machine's, for preparing."""
+        values = [self._value(machine.life, register) for machine in self._machines if machine.life]
+        return None if None in values else values[0]
+
+    @staticmethod
+    def _value(life: Life, register: Register) -> object:
+        what, name = register
+        node = life.consensus.state.nodes.get(name) if life.consensus else None
+        if node is None:
+            return None
+        return node.info.weight if what == "weight" else node.drained
