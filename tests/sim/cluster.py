@@ -133,7 +133,7 @@ class Cluster:
         self.world.run_until(self.world.now_s + 0.1)
         self._same_views()
         self.witness.finally_counted()
-        for register, history in self.workload.finished_history().items():
+        for register, history in self.workload.finished_history(self.witness.applied_s).items():
             if not linearizable(history, 1 if register[0] == "weight" else False):
                 raise Violation(f"the history of {register} is not linearizable")
 

@@ -4,6 +4,7 @@ Python's order of sets of strings is random unless PYTHONHASHSEED is set before 
 sets; so every run happens in a worker that was started with it.
 """
 
+import faulthandler
 import json
 import os
 import random
@@ -18,6 +19,7 @@ from tests.sim.cluster import Cluster, Setting
 from tests.sim.trace import Violation
 
 ROOT = Path(__file__).parents[2]
+HANGS_S = 60.0  # a run takes about a second
 GATHERED = 25  # seeds a worker takes before a fresh one goes on
 
 
@@ -77,6 +79,7 @@ def command(result: Result, profile: str | None) -> str:
 def work(seeds: list[int], profile: str | None) -> None:
     """What a worker does."""
     for seed in seeds:
+        faulthandler.dump_traceback_later(HANGS_S, exit=True)
         print(json.dumps(asdict(run_one(seed, profile))), flush=True)
 
 

@@ -42,6 +42,7 @@ class Witness:
         self.acknowledged: Counter[Command] = Counter()
         self.proposed: Counter[Command] = Counter()
         self.effective: Counter[Command] = Counter()
+        self.applied_s: dict[Command, float] = {}
         self.acked = 0
         self._origins: set[Any] = set()
         self._open: dict[Life, dict[int, tuple[float, Command]]] = {}
@@ -65,7 +66,7 @@ class Witness:
         life.applied_index = index
         self._same_entry(machine, replica, index)
         if index not in self.states:
-            self._first(index, replica.state, entry, outcome)
+            self._first(index, replica.state, entry, outcome, life.loop.time())
         self._same_state(machine, index, replica.state)
 
     def sent(self, machine: Machine, node: Node, message: dict[str, Any]) -> None:
@@ -143,7 +144,7 @@ class Witness:
 
     # the rules
 
-    def _first(self, index: int, state: ClusterState, entry: bytes, outcome: Any) -> None:
+    def _first(self, index: int, state: ClusterState, entry: bytes, outcome: Any, now_s: float) -> None:
         self.states[index] = state
         self._check_slots(state)
         if entry[0] == COMMAND:
@@ -154,6 +155,7 @@ class Witness:
                     raise Violation(f"{proposal.origin} takes effect twice, at index {index} again: {proposal.command}")
                 self._origins.add(proposal.origin)
                 self.effective[proposal.command] += 1
+                self.applied_s.setdefault(proposal.command, now_s)
 
     def _same_entry(self, machine: Machine, replica: Replica, index: int) -> None:
         journal = replica.journal

@@ -12,8 +12,9 @@
 import asyncio
 import random
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 
 from gale.core.commands import Barrier, Command, Drain, Origin, Passed, Proposal, Report
 from gale.core.outcome import Applied
@@ -32,7 +33,8 @@ class Workload:
         self.history: dict[Register, list[Operation]] = defaultdict(list)
         self.running = True
         self.floods = 0
-        self._open: dict[int, tuple[Register, Operation]] = {}
+        self._unknown: dict[Command, tuple[Register, Operation]] = {}
+        self._drains: set[Command] = set()
         self._machines = machines
         self._chance = chance
         self._pause_s = clients_pause_s
@@ -64,11 +66,12 @@ class Workload:
     def stop(self) -> None:
         self.running = False
 
-    def finished_history(self) -> dict[Register, list[Operation]]:
-        """With what never returned: its outcome is not known."""
-        for register, operation in self._open.values():
-            self.history[register].append(operation)
-        self._open.clear()
+    def finished_history(self, applied_s: Mapping[Command, float]) -> dict[Register, list[Operation]]:
+        """`applied_s`: when a command was first applied by anybody. What never returned, or with an error, has
+        happened by then; what is not in the log never happens."""
+        for command, (register, operation) in self._unknown.items():
+            if command in applied_s:
+                self.history[register].append(replace(operation, returned_s=applied_s[command]))
         return self.history
 
     async def _agent(self, agent: NodeInfo) -> None:
@@ -122,7 +125,11 @@ class Workload:
 
     def _write_drained(self, machine: Machine) -> None:
         name, on = f"r{self._chance.randrange(REGISTERS)}", self._chance.random() < 0.5
-        machine.spawn(self._write(machine, ("drained", name), on, Drain(machine.clock.wall_ms(), name, on)))
+        order = Drain(machine.clock.wall_ms(), name, on)
+        while order in self._drains:  # each is to be found again in the log
+            order = replace(order, time_ms=order.time_ms + 1)
+        self._drains.add(order)
+        machine.spawn(self._write(machine, ("drained", name), on, order))
 
     def _read_some(self, machine: Machine) -> None:
         what, name = self._chance.choice(("weight", "drained")), f"r{self._chance.randrange(REGISTERS)}"
@@ -134,15 +141,16 @@ class Workload:
 
     async def _write(self, machine: Machine, register: Register, value: object, command: Command) -> None:
         loop = asyncio.get_running_loop()
-        called_s, key = loop.time(), self._begin(register, Operation(loop.time(), NEVER_S, True, value))
+        operation = Operation(loop.time(), NEVER_S, True, value)
+        self._unknown[command] = (register, operation)
         assert machine.life and machine.life.consensus
         try:
             outcome = await machine.life.consensus.propose(command)
         except ConsensusError:
             return
-        del self._open[key]
+        del self._unknown[command]
         if isinstance(outcome, Applied) and not outcome.refusals:
-            self.history[register].append(Operation(called_s, loop.time(), True, value))
+            self.history[register].append(replace(operation, returned_s=loop.time()))
 
     async def _read_strongly(self, machine: Machine, register: Register) -> None:
         loop = asyncio.get_running_loop()
@@ -168,13 +176,6 @@ class Workload:
             node = "x" * self._chance.choice((1, 60))
             replica.submit(Proposal(origin, Drain(machine.clock.wall_ms(), node, True)), lambda outcome, reason: None)
         replica.wake()
-
-    def _begin(self, register: Register, operation: Operation) -> int:
-        key = len(self._open) + len(self.history[register]) * 1_000_000
-        while key in self._open:
-            key += 1
-        self._open[key] = (register, operation)
-        return key
 
     def _read(self, register: Register) -> object:
         """Any machine's, for preparing."""
