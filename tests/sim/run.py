@@ -12,10 +12,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from tests.sim.cluster import Cluster, Setting
+from tests.sim.plants import PLANTS
 from tests.sim.trace import Violation
 
 ROOT = Path(__file__).parents[2]
@@ -34,13 +36,17 @@ class Result:
     last: list[str]
 
 
-def run_one(seed: int, profile: str | None = None, setting: Setting | None = None) -> Result:
+def run_one(seed: int, profile: str | None = None, plant: str | None = None) -> Result:
     """In this process."""
     began_s = time.monotonic()
-    cluster = Cluster(seed, setting or Setting.by(random.Random(f"{seed} setting"), profile))
+    planted = PLANTS[plant] if plant else None
+    cluster = Cluster(seed, planted.setting if planted else Setting.by(random.Random(f"{seed} setting"), profile))
     violation = ""
     try:
-        cluster.run()
+        with ExitStack() as stack:
+            for patch in planted.patches() if planted else ():
+                stack.enter_context(patch)
+            cluster.run()
     except Violation as error:
         violation = f"{cluster.world.now_s:.3f} s: {error}"
     return Result(
@@ -54,14 +60,14 @@ def run_one(seed: int, profile: str | None = None, setting: Setting | None = Non
     )
 
 
-def run_many(seeds: Iterable[int], profile: str | None = None, jobs: int = 2) -> "Iterable[Result]":
+def run_many(seeds: Iterable[int], profile: str | None = None, jobs: int = 2, plant: str | None = None) -> "Iterable[Result]":
     """In workers; results come in the order in which workers end."""
     waiting = list(seeds)
     running: list[subprocess.Popen[str]] = []
     while waiting or running:
         while waiting and len(running) < jobs:
             mine, waiting = waiting[:GATHERED], waiting[GATHERED:]
-            running.append(_worker(mine, profile))
+            running.append(_worker(mine, profile, plant))
         worker = running.pop(0)
         assert worker.stdout
         with worker:
@@ -71,20 +77,23 @@ def run_many(seeds: Iterable[int], profile: str | None = None, jobs: int = 2) ->
             raise RuntimeError(f"a worker ended with status {worker.returncode}: {' '.join(map(str, worker.args))}")
 
 
-def command(result: Result, profile: str | None) -> str:
-    chosen = f" --profile '{profile}'" if profile else ""
+def command(result: Result, profile: str | None = None, plant: str | None = None) -> str:
+    """What repeats a run."""
+    chosen = (f" --profile '{profile}'" if profile else "") + (f" --plant {plant}" if plant else "")
     return f"python -m tests.sim --seed {result.seed} --runs 1{chosen}"
 
 
-def work(seeds: list[int], profile: str | None) -> None:
+def work(seeds: list[int], profile: str | None, plant: str | None) -> None:
     """What a worker does."""
     for seed in seeds:
         faulthandler.dump_traceback_later(HANGS_S, exit=True)
-        print(json.dumps(asdict(run_one(seed, profile))), flush=True)
+        print(json.dumps(asdict(run_one(seed, profile, plant))), flush=True)
 
 
-def _worker(seeds: list[int], profile: str | None) -> "subprocess.Popen[str]":
-    arguments = ["--work", ",".join(map(str, seeds)), *(["--profile", profile] if profile else [])]
+def _worker(seeds: list[int], profile: str | None, plant: str | None) -> "subprocess.Popen[str]":
+    arguments = ["--work", ",".join(map(str, seeds))]
+    for name, value in (("--profile", profile), ("--plant", plant)):
+        arguments += [name, value] if value else []
     return subprocess.Popen(
         [sys.executable, "-m", "tests.sim", *arguments],
         cwd=ROOT,

@@ -70,7 +70,11 @@ class Witness:
         self._same_state(machine, index, replica.state)
 
     def sent(self, machine: Machine, node: Node, message: dict[str, Any]) -> None:
-        kind = message["type"]
+        kind, peer = message["type"], self._machines[str(node.id)]
+        if machine.shared != peer.shared and (machine.enforces or peer.enforces):
+            raise Violation(
+                f"{machine.address} sends {kind} to {node.id}, whose configuration differs from the one enforced"
+            )
         if kind in ("request_vote", "append_entries"):
             self._spoke(machine, message["term"])
         if kind == "request_vote":
