@@ -11,7 +11,7 @@ import os
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any
 from unittest import mock
@@ -53,6 +53,7 @@ class Setting:
     seconds: float = 6.0
     faults_a_second: float = 1.5
     latency_max_s: float = 0.003
+    bytes_a_second: float = 1e9
     entries_before_snapshot: int | None = None
     append_bytes: int | None = None
     flood: int = 0
@@ -61,16 +62,18 @@ class Setting:
 
     @classmethod
     def by(cls, chance: random.Random, profile: str | None) -> "Setting":
-        name = profile or chance.choice([*PROFILES, "all", "all"])
+        weights = dict(PROFILES[profile or chance.choice([*PROFILES, "all", "all"])])
+        outsider = chance.random() < 0.1 and not weights.pop("damage", None)
         return cls(
-            weights=PROFILES[name],
+            weights=weights,
             size=5 if chance.random() < 0.15 else 3,
             faults_a_second=chance.choice((0.7, 1.5, 3.0)),
             latency_max_s=chance.choice((0.001, 0.004, 0.02)),
+            bytes_a_second=chance.choice((1e9, 1e6, 1e5)),
             entries_before_snapshot=chance.choice((None, 20, 60)),
             append_bytes=chance.choice((None, 300, 2_000)),
             flood=chance.choice((0, 0, 10, 60)),
-            another_configuration=chance.random() < 0.1,
+            another_configuration=outsider,
         )
 
 
@@ -82,7 +85,7 @@ class Cluster:
         self.setting = setting
         self.trace = Trace()
         self.world = World()
-        self.network = Network(self.world, chance("network"), setting.latency_max_s)
+        self.network = Network(self.world, chance("network"), setting.latency_max_s, setting.bytes_a_second)
         self.network.identified = seed % 2 == 0
         self.outside = self.world.make_loop("world")
         addresses = tuple(f"10.0.0.{number}:4321" for number in range(1, setting.size + 1))
@@ -98,8 +101,9 @@ class Cluster:
         if setting.another_configuration:
             self.machines[addresses[-1]].shared = replace(shared, health=replace(POLICY, checks_timeout_ms=800))
         everybody = list(self.machines.values())
+        self.together = [machine for machine in everybody if machine.shared == shared]
         self.witness = Witness(self.network, self.trace, self.machines)
-        self.workload = Workload(everybody, chance("work"), setting.clients_pause_s, setting.flood)
+        self.workload = Workload(self.together, chance("work"), setting.clients_pause_s, setting.flood)
         self.nemesis = Nemesis(
             everybody, self.network, chance("faults"), self.trace, setting.weights, setting.faults_a_second
         )
@@ -113,6 +117,8 @@ class Cluster:
         with self._in_place_of_the_real():
             try:
                 self._run()
+            except Violation as late:
+                raise Violation(self.trace.violation or str(late)) from None
             finally:
                 for machine in self.machines.values():
                     machine.kill()
@@ -133,6 +139,7 @@ class Cluster:
         self._until(self._is_level, LEVEL_S, "not level again", self._how_level)
         self._all_commit()
         self._until(self._same_views, LEVEL_S, "not level, or not with equal maps, after the last commits", self._how_level)
+        self._until(self._outsider_is_ignored, LEVEL_S, "one with another configuration is not ignored", self._how_level)
         self.witness.finally_counted()
         for register, history in self.workload.finished_history(self.witness.applied_s).items():
             if not linearizable(history, 1 if register[0] == "weight" else False):
@@ -149,7 +156,7 @@ class Cluster:
 
     def _is_level(self) -> bool:
         statuses = []
-        for machine in self.machines.values():
+        for machine in self.together:
             consensus = machine.life and machine.life.consensus
             if not consensus or not consensus.ready:
                 return False
@@ -176,9 +183,9 @@ class Cluster:
 
     def _all_commit(self) -> None:
         ended: list[str] = []
-        for machine in self.machines.values():
+        for machine in self.together:
             machine.spawn(self._commit(machine, ended))
-        self._until(lambda: len(ended) == len(self.machines), LEVEL_S, "a last commit does not end")
+        self._until(lambda: len(ended) == len(self.together), LEVEL_S, "a last commit does not end")
         if any(ended):
             raise Violation(f"after the faults a commit fails: {' '.join(ended)}")
 
@@ -192,8 +199,12 @@ class Cluster:
             ended.append(str(error))
 
     def _same_views(self) -> bool:
-        views = [machine.life.dataplane.view for machine in self.machines.values() if machine.life]
+        views = [machine.life.dataplane.view for machine in self.together if machine.life]
         return self._is_level() and all((v.nodes, v.slots) == (views[0].nodes, views[0].slots) for v in views)
+
+    def _outsider_is_ignored(self) -> bool:
+        outside = [machine.status() for machine in self.machines.values() if machine not in self.together]
+        return all(not status.leader and len(status.ignored) == len(self.together) for status in outside)
 
     # while it runs
 
@@ -247,12 +258,14 @@ class Cluster:
         def applied(replica: Replica, entry: bytes) -> Any:
             before = replica.state
             outcome = apply(replica, entry)
-            witness.applied(_machine(), replica, before, entry, outcome)
+            with self.trace.noting():
+                witness.applied(_machine(), replica, before, entry, outcome)
             return outcome
 
         def sent(transport: PeerTransport, node: Node, message: dict[str, Any]) -> bool:
             if done := send(transport, node, message):
-                witness.sent(_machine(), node, message)
+                with self.trace.noting():
+                    witness.sent(_machine(), node, message)
             return done
 
         async def proposed(consensus: RaftConsensus, command: Command) -> Outcome:

@@ -9,14 +9,17 @@ import asyncio
 import random
 from collections.abc import Callable, Mapping
 
+from pysyncobj.node import Node
+
 from tests.sim.machine import Machine
 from tests.sim.network import Network
 from tests.sim.trace import Trace
+from tests.sim.workload import pour
 
 Weights = Mapping[str, float]
 
 PROFILES: dict[str, Weights] = {
-    "network": {"flap": 4, "cut": 2, "cut_one_way": 2, "isolate": 3, "isolate_one_way": 2, "slow_link": 2, "storm": 1},
+    "network": {"flap": 4, "cut": 2, "cut_one_way": 2, "isolate": 3, "isolate_one_way": 2, "slow_link": 2, "storm": 1, "squeeze": 1, "late_answers": 0.5},
     "crash": {"kill": 3, "power": 4, "power_all": 1, "kill_all": 0.5, "dies_writing": 3, "stop": 1, "flap": 1},
     "disk": {"slow_disk": 2, "full_disk": 3, "broken_disk": 1, "power": 3, "power_all": 0.5, "dies_writing": 2, "isolate": 1},
     "pauses": {"pause": 5, "pause_all": 0.5, "jump_clock": 2, "isolate": 1, "kill": 1, "slow_disk": 1},
@@ -51,6 +54,7 @@ class Nemesis:
         self._rate = rate
         self._tasks: set[asyncio.Task[None]] = set()
         self._over = False
+        self.floods = 0
 
     async def run(self) -> None:
         while not self._over:
@@ -224,6 +228,71 @@ class Nemesis:
         one.lost = True
         self._later(self._chance.uniform(0.05, 1.0), one.boot)
 
+    # stories: rare by chance, and worth telling often
+
+    async def _squeeze(self) -> None:
+        """One follower is behind, the link to the other flaps, and then the leader is lost: what that other follower
+        acknowledged must still be there."""
+        leader = self._leader()
+        if leader is None:
+            return
+        near, far = self._chance.sample(self._others(leader), 2)
+        behind = both(far, [leader, near])
+        self._say("squeeze", leader, near)
+        self._network.block(*behind)
+        await asyncio.sleep(self._chance.uniform(0.2, 0.5))
+        self._network.flap(leader.ip, near.ip)
+        await asyncio.sleep(self._chance.uniform(0.05, 0.4))
+        lost = both(leader, self._others(leader))
+        self._network.block(*lost)
+        self._network.flap(leader.ip, near.ip)
+        self._network.unblock(*behind)
+        await asyncio.sleep(1.5)
+        self._network.unblock(*lost)
+
+    async def _late_answers(self) -> None:
+        """Of five: a leader is cut off with one follower, whose answers are late. Others elect another one, which cuts
+        that follower's log; the first leads again, and now the late answers arrive. With them it must not count."""
+        leader = self._leader()
+        if leader is None or len(self._machines) < 5:
+            return
+        slow, near, *others = self._chance.sample(self._others(leader), 4)
+        self._say("late answers", leader, slow, near)
+        away = both(leader, [near, *others])
+        self._network.slow((slow.ip, leader.ip), self._chance.uniform(0.7, 0.95))
+        self._network.block(*away)
+        self._pour(leader, 60)
+        other = await self._wait_for(lambda: next((m for m in [near, *others] if _leads(m)), None), 0.8)
+        self._network.unblock(*away)
+        if other is not None and await self._wait_for(lambda: self._moves(other, leader), 0.5):
+            self._say("leads again", leader)
+            apart = [*both(leader, others), *both(near, [slow, *others]), (leader.ip, slow.ip)]
+            self._network.block(*apart)
+            self._pour(leader, 50)
+            await asyncio.sleep(1.5)
+            self._network.unblock(*apart)
+        self._network.slow((slow.ip, leader.ip), 0.0)
+
+    def _moves(self, leader: Machine, to: Machine) -> Machine | None:
+        """Hand leadership over, as a stop does; tried until it has come to pass."""
+        if _leads(leader) and leader.life and leader.replica:
+            leader.life.loop.call_soon(leader.replica.transferLeadership, Node(to.address))
+        return to if _leads(to) else None
+
+    def _pour(self, machine: Machine, count: int) -> None:
+        self.floods += 1
+        machine.spawn(pour(machine, f"story {self.floods}", count, self._chance))
+
+    async def _wait_for(self, found: Callable[[], Machine | None], seconds: float) -> Machine | None:
+        for _ in range(int(seconds / 0.005)):
+            if machine := found():
+                return machine
+            await asyncio.sleep(0.005)
+        return None
+
+    def _leader(self) -> Machine | None:
+        return next((machine for machine in self._machines if _leads(machine)), None)
+
     # whom it meets
 
     def _someone(self) -> Machine:
@@ -243,6 +312,10 @@ class Nemesis:
 
     def _say(self, what: str, *machines: Machine) -> None:
         self._trace.add(f"{what} {' '.join(machine.ip for machine in machines)}")
+
+
+def _leads(machine: Machine) -> bool:
+    return machine.replica is not None and machine.replica._isLeader()
 
 
 def both(one: Machine, others: list[Machine]) -> list[tuple[str, str]]:

@@ -93,7 +93,7 @@ class End:
 
     def _launch(self, segment: bytes, wait_s: float) -> None:
         latency_s = self._network.latency_s(self.host.ip, self.source) + wait_s
-        self._last_s = max(self._last_s, self._network.now_s(self.host) + latency_s)
+        self._last_s = max(self._last_s, self._network.now_s(self.host) + latency_s) + self._network.takes_s(segment)
         if self.peer.host.up:
             self.peer.host.loop.call_at(self._last_s, self._arrive, segment)
 
@@ -158,13 +158,14 @@ class Host:
 
 
 class Network:
-    def __init__(self, world: World, chance: random.Random, latency_max_s: float = 0.002) -> None:
+    def __init__(self, world: World, chance: random.Random, latency_max_s: float, bytes_a_second: float) -> None:
         self.chance = chance
         self.identified = False
         self.hosts: dict[str, Host] = {}
         self.slowest_s = 0.0  # of all that was slow so far
         self._world = world
         self._latency_max_s = latency_max_s
+        self._bytes_a_second = bytes_a_second
         self._blocks: Counter[tuple[str, str]] = Counter()
         self._slow_s: dict[tuple[str, str], float] = {}
 
@@ -198,6 +199,9 @@ class Network:
 
     def latency_s(self, source: str, to: str) -> float:
         return self.chance.uniform(0.000_1, self._latency_max_s) + self._slow_s.get((source, to), 0.0)
+
+    def takes_s(self, segment: bytes) -> float:
+        return len(segment) / self._bytes_a_second
 
     def is_blocked(self, source: str, to: str) -> bool:
         return self._blocks[source, to] > 0

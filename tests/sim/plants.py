@@ -62,7 +62,7 @@ def back_and_forth() -> Patches:
 
 
 def cutting_what_matches() -> Patches:
-    """Rule 3: a follower gets to see entries it has, and cuts its log after the first."""
+    """Rule 3: the library gets to see entries the follower has, and cuts its log before them; it backs off by one."""
 
     def incoming_append(message: Message, link: Link, log: Log) -> tuple[Message, Message | None]:
         link.answering = (message["sequence"], message["term"])
@@ -70,7 +70,12 @@ def cutting_what_matches() -> Patches:
             message = {**message, "commit_index": min(message["commit_index"], log.commit_index)}
         return message, None
 
+    def outgoing(message: Message, link: Link, log: Log) -> Message:
+        stamped = rules.outgoing(message, link, log)
+        return {**stamped, **message} if message["type"] == "next_node_idx" else stamped
+
     yield mock.patch.object(gale.raft.transport, "incoming_append", incoming_append)
+    yield mock.patch.object(gale.raft.transport, "outgoing", outgoing)
 
 
 def _raising_the_commit_index(kind: str) -> Patches:
@@ -200,14 +205,16 @@ def local_reads() -> Patches:
 
 NETWORK = PROFILES["network"]
 LEADERS = {"isolate": 4, "cut": 2, "kill": 1}
-BUSY = Setting(LEADERS, seconds=5.0, faults_a_second=3.0, append_bytes=300, flood=60, latency_max_s=0.02)
+BUSY = Setting(
+    LEADERS, seconds=5.0, faults_a_second=3.0, append_bytes=300, flood=60, latency_max_s=0.02, bytes_a_second=5e4
+)
 
 PLANTS: dict[str, Plant] = {
     plant.patches.__name__.replace("_", "-"): plant
     for plant in (
-        Plant("rule 1 off", late_answers, replace(BUSY, weights={"slow_link": 4, "stop": 4, "isolate": 2}), 40),
-        Plant("rule 2 off", back_and_forth, replace(BUSY, weights={"flap": 4, "isolate": 2}), 40),
-        Plant("rule 3 off", cutting_what_matches, replace(BUSY, weights={"flap": 4, "storm": 4, "isolate": 1}), 20),
+        Plant("rule 1 off", late_answers, Setting({"late_answers": 1}, size=5, seconds=8.0), 40),
+        Plant("rule 2 off", back_and_forth, replace(BUSY, weights={"isolate": 2, "flap": 2}, bytes_a_second=3e4), 40),
+        Plant("rule 3 off", cutting_what_matches, replace(BUSY, weights={"squeeze": 3, "flap": 1}), 20),
         Plant("rule 4 off for heartbeats", commit_by_heartbeat, BUSY, 40),
         Plant("snapshots raise the commit index", commit_by_snapshot, replace(BUSY, entries_before_snapshot=20), 40),
         Plant("the vote is not synced", forgotten_vote, Setting({"power": 1, "power_all": 1}, faults_a_second=3.0), 10),

@@ -11,7 +11,7 @@ import random
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -36,15 +36,15 @@ class Result:
     last: list[str]
 
 
-def run_one(seed: int, profile: str | None = None, plant: str | None = None) -> Result:
-    """In this process."""
+def run_one(seed: int, profile: str | None = None, plant: str | None = None, unplanted: bool = False) -> Result:
+    """In this process. `unplanted`: in the plant's setting, without the plant."""
     began_s = time.monotonic()
     planted = PLANTS[plant] if plant else None
     cluster = Cluster(seed, planted.setting if planted else Setting.by(random.Random(f"{seed} setting"), profile))
     violation = ""
     try:
         with ExitStack() as stack:
-            for patch in planted.patches() if planted else ():
+            for patch in planted.patches() if planted and not unplanted else ():
                 stack.enter_context(patch)
             cluster.run()
     except Violation as error:
@@ -60,14 +60,16 @@ def run_one(seed: int, profile: str | None = None, plant: str | None = None) -> 
     )
 
 
-def run_many(seeds: Iterable[int], profile: str | None = None, jobs: int = 2, plant: str | None = None) -> "Iterable[Result]":
+def run_many(
+    seeds: Iterable[int], profile: str | None = None, jobs: int = 2, plant: str | None = None, unplanted: bool = False
+) -> Iterator[Result]:
     """In workers; results come in the order in which workers end."""
     waiting = list(seeds)
     running: list[subprocess.Popen[str]] = []
     while waiting or running:
         while waiting and len(running) < jobs:
             mine, waiting = waiting[:GATHERED], waiting[GATHERED:]
-            running.append(_worker(mine, profile, plant))
+            running.append(_worker(mine, profile, plant, unplanted))
         worker = running.pop(0)
         assert worker.stdout
         with worker:
@@ -83,17 +85,18 @@ def command(result: Result, profile: str | None = None, plant: str | None = None
     return f"python -m tests.sim --seed {result.seed} --runs 1{chosen}"
 
 
-def work(seeds: list[int], profile: str | None, plant: str | None) -> None:
+def work(seeds: list[int], profile: str | None, plant: str | None, unplanted: bool) -> None:
     """What a worker does."""
     for seed in seeds:
         faulthandler.dump_traceback_later(HANGS_S, exit=True)
-        print(json.dumps(asdict(run_one(seed, profile, plant))), flush=True)
+        print(json.dumps(asdict(run_one(seed, profile, plant, unplanted))), flush=True)
 
 
-def _worker(seeds: list[int], profile: str | None, plant: str | None) -> "subprocess.Popen[str]":
+def _worker(seeds: list[int], profile: str | None, plant: str | None, unplanted: bool) -> "subprocess.Popen[str]":
     arguments = ["--work", ",".join(map(str, seeds))]
     for name, value in (("--profile", profile), ("--plant", plant)):
         arguments += [name, value] if value else []
+    arguments += ["--unplanted"] if unplanted else []
     return subprocess.Popen(
         [sys.executable, "-m", "tests.sim", *arguments],
         cwd=ROOT,

@@ -4,7 +4,8 @@ one seed are known to be the same. What gale and the library log goes in here to
 import asyncio
 import logging
 from collections import deque
-from collections.abc import MutableMapping
+from collections.abc import Iterator, MutableMapping
+from contextlib import contextmanager
 from hashlib import blake2b
 from typing import Any, NoReturn
 
@@ -41,6 +42,14 @@ class Trace(logging.Handler):
         foreign = logging.getLogger("pysyncobj")
         foreign.handlers[:] = [self]
         foreign.propagate = False
+
+    @contextmanager
+    def noting(self) -> Iterator[None]:
+        """Keep a violation for the end of the turn: inside of gale it could be caught."""
+        try:
+            yield
+        except Violation as violation:
+            self.violation = self.violation or str(violation)
 
     def emit(self, record: logging.LogRecord) -> None:
         text = record.getMessage()

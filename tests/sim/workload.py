@@ -114,7 +114,7 @@ class Workload:
             await asyncio.sleep(self._chance.expovariate(2.0))
             machine = self._chance.choice(self._machines)
             self.floods += 1
-            machine.spawn(self._pour(machine, self.floods, self._chance.randint(1, self._flood)))
+            machine.spawn(pour(machine, f"flood {self.floods}", self._chance.randint(1, self._flood), self._chance))
 
     # on the machine
 
@@ -167,16 +167,6 @@ class Workload:
             if machine.life and machine.life.consensus:
                 await machine.life.consensus.propose(command)
 
-    async def _pour(self, machine: Machine, number: int, count: int) -> None:
-        replica = machine.replica
-        if replica is None:
-            return
-        for sequence in range(1, count + 1):
-            origin = Origin(f"flood {number}", 1, sequence)
-            node = "x" * self._chance.choice((1, 60))
-            replica.submit(Proposal(origin, Drain(machine.clock.wall_ms(), node, True)), lambda outcome, reason: None)
-        replica.wake()
-
     def _read(self, register: Register) -> object:
         """Any machine's, for preparing."""
         values = [self._value(machine.life, register) for machine in self._machines if machine.life]
@@ -189,3 +179,15 @@ class Workload:
         if node is None:
             return None
         return node.info.weight if what == "weight" else node.drained
+
+
+async def pour(machine: Machine, name: str, count: int, chance: random.Random) -> None:
+    """Many proposals at once, from a proposer of their own."""
+    replica = machine.replica
+    if replica is None:
+        return
+    for sequence in range(1, count + 1):
+        node = "x" * chance.choice((1, 60))  # nobody's name: the command is rejected, and is an entry all the same
+        proposal = Proposal(Origin(name, 1, sequence), Drain(machine.clock.wall_ms(), node, True))
+        replica.submit(proposal, lambda outcome, reason: None)
+    replica.wake()
