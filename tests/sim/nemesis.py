@@ -16,6 +16,7 @@ from tests.sim.network import Network
 from tests.sim.trace import Trace
 from tests.sim.workload import pour
 
+STORIES = ("squeeze", "forget", "late_answers")
 Weights = Mapping[str, float]
 
 PROFILES: dict[str, Weights] = {
@@ -23,7 +24,7 @@ PROFILES: dict[str, Weights] = {
     "crash": {"kill": 3, "power": 4, "power_all": 1, "kill_all": 0.5, "dies_writing": 3, "stop": 1, "flap": 1},
     "disk": {"slow_disk": 2, "full_disk": 3, "broken_disk": 1, "power": 3, "power_all": 0.5, "dies_writing": 2, "isolate": 1},
     "pauses": {"pause": 5, "pause_all": 0.5, "jump_clock": 2, "isolate": 1, "kill": 1, "slow_disk": 1},
-    "losses": {"damage": 2, "power": 2, "kill": 1, "isolate": 2, "flap": 1, "power_all": 0.5},
+    "losses": {"damage": 2, "forget": 1, "power": 2, "kill": 1, "isolate": 2, "flap": 1, "power_all": 0.5},
     "hand over": {"stop": 4, "isolate": 1, "power": 1, "slow_link": 2, "flap": 1},
 }
 PROFILES["all"] = {
@@ -53,6 +54,7 @@ class Nemesis:
         self._weights = list(weights.values())
         self._rate = rate
         self._tasks: set[asyncio.Task[None]] = set()
+        self._telling: asyncio.Task[None] | None = None
         self._over = False
         self.floods = 0
 
@@ -63,6 +65,12 @@ class Nemesis:
                 self.do(self._chance.choices(self._faults, self._weights)[0])
 
     def do(self, fault: str) -> None:
+        """Stories are told one at a time."""
+        if fault in STORIES:
+            if self._telling and not self._telling.done():
+                return
+            self._telling = asyncio.get_running_loop().create_task(getattr(self, f"_{fault}")())
+            return
         task = asyncio.get_running_loop().create_task(getattr(self, f"_{fault}")())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -70,7 +78,7 @@ class Nemesis:
     def end(self) -> None:
         """All faults end: links pass, disks are well, everything runs."""
         self._over = True
-        for task in list(self._tasks):
+        for task in [*self._tasks, *([self._telling] if self._telling else [])]:
             task.cancel()
         self._network.heal()
         for machine in self._machines:
@@ -217,15 +225,8 @@ class Nemesis:
         """What the disk had promised is gone or wrong, on one machine of the run."""
         if self.damaged:
             return
-        self.damaged = one = self._someone()
-        one.kill()
-        what = self._chance.choice(("snapshot", "snapshot", "directory", "journal", "meta"))
-        self._say(f"damage of {what}", one)
-        if what == "directory":
-            one.platter.wipe()
-        else:
-            one.platter.damage(what)
-        one.lost = True
+        one = self._someone()
+        self._lose(one, self._chance.choice(("snapshot", "snapshot", "directory", "journal", "meta")))
         self._later(self._chance.uniform(0.05, 1.0), one.boot)
 
     # stories: rare by chance, and worth telling often
@@ -250,6 +251,24 @@ class Nemesis:
         await asyncio.sleep(1.5)
         self._network.unblock(*lost)
 
+    async def _forget(self) -> None:
+        """One follower is behind, the other loses its directory, and then the leader is lost: the two that are left
+        must not elect one of them, because what was committed is with the leader alone."""
+        leader = self._leader()
+        if leader is None or self.damaged:
+            return
+        near, far = self._chance.sample(self._others(leader), 2)
+        behind, lost = both(far, [leader, near]), both(leader, self._others(leader))
+        self._network.block(*behind)
+        await asyncio.sleep(self._chance.uniform(0.3, 0.6))
+        self._network.block(*lost)
+        self._lose(near, "directory")
+        await asyncio.sleep(0.05)
+        near.boot()
+        self._network.unblock(*behind)
+        await asyncio.sleep(1.5)
+        self._network.unblock(*lost)
+
     async def _late_answers(self) -> None:
         """Of five: a leader is cut off with one follower, whose answers are late. Others elect another one, which cuts
         that follower's log; the first leads again, and now the late answers arrive. With them it must not count."""
@@ -264,7 +283,7 @@ class Nemesis:
         self._pour(leader, 60)
         other = await self._wait_for(lambda: next((m for m in [near, *others] if _leads(m)), None), 0.8)
         self._network.unblock(*away)
-        if other is not None and await self._wait_for(lambda: self._moves(other, leader), 0.5):
+        if other and await self._wait_for(lambda: self._moves(other, leader), 0.5):
             self._say("leads again", leader)
             apart = [*both(leader, others), *both(near, [slow, *others]), (leader.ip, slow.ip)]
             self._network.block(*apart)
@@ -275,9 +294,11 @@ class Nemesis:
 
     def _moves(self, leader: Machine, to: Machine) -> Machine | None:
         """Hand leadership over, as a stop does; tried until it has come to pass."""
-        if _leads(leader) and leader.life and leader.replica:
+        if leader.life and leader.replica and leader.replica._isLeader():
             leader.life.loop.call_soon(leader.replica.transferLeadership, Node(to.address))
-        return to if _leads(to) else None
+            if to.replica and to.replica._isLeader() and to.replica.term > leader.replica.term:
+                return to
+        return to if _leads(to) and not _leads(leader) else None
 
     def _pour(self, machine: Machine, count: int) -> None:
         self.floods += 1
@@ -292,6 +313,15 @@ class Nemesis:
 
     def _leader(self) -> Machine | None:
         return next((machine for machine in self._machines if _leads(machine)), None)
+
+    def _lose(self, one: Machine, what: str) -> None:
+        self._say(f"damage of {what}", one)
+        self.damaged, one.lost = one, True
+        one.kill()
+        if what == "directory":
+            one.platter.wipe()
+        else:
+            one.platter.damage(what)
 
     # whom it meets
 

@@ -237,8 +237,8 @@ PLANTS: dict[str, Plant] = {
         Plant(
             "votes without a log",
             voting_without_a_log,
-            Setting({"damage": 3, "isolate": 3, "kill": 2, "power": 1}, faults_a_second=3.0),
-            40,
+            Setting({"forget": 1}),
+            5,
         ),
         Plant("leads alone", leading_alone, Setting({"isolate": 1, "isolate_one_way": 1}), 5),
         Plant("commands take effect twice", repeated_commands, Setting(LEADERS, faults_a_second=3.0), 10),

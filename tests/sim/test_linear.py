@@ -92,6 +92,13 @@ def test_it_agrees_with_trying_every_order() -> None:
     assert answers == {True, False}
 
 
+def test_the_order_by_places_is_not_believed() -> None:
+    right = [Operation(0, 1, True, 1, place=1), Operation(2, 3, False, 1, place=2)]
+    assert linearizable(right, 0, steps_max=0)
+    assert not linearizable([right[0], Operation(2, 3, False, 0, place=0)], 0), "the read was called too late for that"
+    assert not linearizable([right[0], Operation(2, 3, False, 7, place=2)], 0), "nobody wrote that"
+
+
 def test_a_long_history_takes_no_long_time() -> None:
     chance = random.Random(2)
     history, value = [], 0

@@ -42,7 +42,7 @@ class Witness:
         self.acknowledged: Counter[Command] = Counter()
         self.proposed: Counter[Command] = Counter()
         self.effective: Counter[Command] = Counter()
-        self.applied_s: dict[Command, float] = {}
+        self.first: dict[Command, tuple[int, float]] = {}  # at which index it took effect, and when
         self.acked = 0
         self._origins: set[Any] = set()
         self._open: dict[Life, dict[int, tuple[float, Command]]] = {}
@@ -159,7 +159,7 @@ class Witness:
                     raise Violation(f"{proposal.origin} takes effect twice, at index {index} again: {proposal.command}")
                 self._origins.add(proposal.origin)
                 self.effective[proposal.command] += 1
-                self.applied_s.setdefault(proposal.command, now_s)
+                self.first.setdefault(proposal.command, (index, now_s))
 
     def _same_entry(self, machine: Machine, replica: Replica, index: int) -> None:
         journal = replica.journal

@@ -39,7 +39,8 @@ class Workload:
         self._chance = chance
         self._pause_s = clients_pause_s
         self._flood = flood
-        self._written = 1
+        self._weight = 1  # the last one written
+        self._written: dict[tuple[Register, Command], Operation] = {}
         self._agents = [NodeInfo(f"n{n}", f"10.2.0.{n}", reports_to=len(machines)) for n in range(1, 4)]
         self._serving = {agent.id: True for agent in self._agents}
 
@@ -66,12 +67,15 @@ class Workload:
     def stop(self) -> None:
         self.running = False
 
-    def finished_history(self, applied_s: Mapping[Command, float]) -> dict[Register, list[Operation]]:
-        """`applied_s`: when a command was first applied by anybody. What never returned, or with an error, has
-        happened by then; what is not in the log never happens."""
+    def finished_history(self, applied: Mapping[Command, tuple[int, float]]) -> dict[Register, list[Operation]]:
+        """`applied`: at which index a command took effect, and when it was first applied by anybody. What returned
+        with an error, or never, has happened by then; what is not in the log never happens."""
         for command, (register, operation) in self._unknown.items():
-            if command in applied_s:
-                self.history[register].append(replace(operation, returned_s=applied_s[command]))
+            if command in applied:
+                self._written[register, command] = replace(operation, returned_s=applied[command][1])
+        for (register, command), operation in self._written.items():
+            place = applied.get(command, (0, 0.0))[0]
+            self.history[register].append(replace(operation, place=place))
         return self.history
 
     async def _agent(self, agent: NodeInfo) -> None:
@@ -120,8 +124,9 @@ class Workload:
 
     def _write_weight(self, machine: Machine) -> None:
         number = self._chance.randrange(REGISTERS)
-        self._written += 1
-        machine.spawn(self._write(machine, ("weight", f"r{number}"), self._written, self._weigh(machine, number, self._written)))
+        self._weight += 1
+        order = self._weigh(machine, number, self._weight)
+        machine.spawn(self._write(machine, ("weight", f"r{number}"), self._weight, order))
 
     def _write_drained(self, machine: Machine) -> None:
         name, on = f"r{self._chance.randrange(REGISTERS)}", self._chance.random() < 0.5
@@ -150,7 +155,7 @@ class Workload:
             return
         del self._unknown[command]
         if isinstance(outcome, Applied) and not outcome.refusals:
-            self.history[register].append(replace(operation, returned_s=loop.time()))
+            self._written[register, command] = replace(operation, returned_s=loop.time())
 
     async def _read_strongly(self, machine: Machine, register: Register) -> None:
         loop = asyncio.get_running_loop()
@@ -160,7 +165,9 @@ class Workload:
             await machine.life.consensus.propose(Barrier(machine.clock.wall_ms()))
         except ConsensusError:
             return
-        self.history[register].append(Operation(called_s, loop.time(), False, self._value(machine.life, register)))
+        place = machine.life.consensus.status().applied_index + 0.5
+        value = self._value(machine.life, register)
+        self.history[register].append(Operation(called_s, loop.time(), False, value, place))
 
     async def _settle(self, machine: Machine, command: Command) -> None:
         with suppress(ConsensusError):
