@@ -24,7 +24,9 @@ def main() -> int:
         work([int(seed) for seed in given.work.split(",")], given.profile, given.plant, given.unplanted)
         return 0
     began_s, runs, commits, acknowledged, broken = time.monotonic(), 0, 0, 0, 0
-    for result in run_many(range(given.seed, given.seed + given.runs), given.profile, given.jobs, given.plant, given.unplanted):
+    for result in run_many(
+        range(given.seed, given.seed + given.runs), given.profile, given.jobs, given.plant, given.unplanted
+    ):
         runs, commits, acknowledged = runs + 1, commits + result.commits, acknowledged + result.acknowledged
         if result.violation:
             broken += 1

@@ -1,9 +1,9 @@
 """One run: a cluster, its work, its faults, and at the end the question whether all is well again.
 
-    0 s        the machines start, and are filled with what the workload needs
-    prepared   work and faults begin
-    + faults   the faults end; within 3 s everything is level, follows one leader, and commits
-    end        every machine commits once more, the history is checked, and what was acknowledged is counted
+0 s        the machines start, and are filled with what the workload needs
+prepared   work and faults begin
++ faults   the faults end; within 3 s everything is level, follows one leader, and commits
+end        every machine commits once more, the history is checked, and what was acknowledged is counted
 """
 
 import asyncio
@@ -96,7 +96,10 @@ class Cluster:
         }
         for machine in self.machines.values():
             machine.shared = shared
-            machine.entries_before_snapshot, machine.append_bytes = setting.entries_before_snapshot, setting.append_bytes
+            machine.entries_before_snapshot, machine.append_bytes = (
+                setting.entries_before_snapshot,
+                setting.append_bytes,
+            )
             machine.enforces = setting.another_configuration
         if setting.another_configuration:
             self.machines[addresses[-1]].shared = replace(shared, health=replace(POLICY, checks_timeout_ms=800))
@@ -130,7 +133,7 @@ class Cluster:
         prepared = self.outside.create_task(self.workload.prepare())
         self._until(prepared.done, PREPARE_S, "nothing is committed at the start")
         self.workload.start(self.outside)
-        faults = self.outside.create_task(self.nemesis.run())
+        faults = self.outside.create_task(self.nemesis.run(self.setting.seconds))
         self.world.run_until(self.world.now_s + self.setting.seconds)
         self.workload.stop()
         faults.cancel()
@@ -138,8 +141,12 @@ class Cluster:
         self.world.run_until(self.world.now_s + 0.001)
         self._until(self._is_level, LEVEL_S, "not level again", self._how_level)
         self._all_commit()
-        self._until(self._same_views, LEVEL_S, "not level, or not with equal maps, after the last commits", self._how_level)
-        self._until(self._outsider_is_ignored, LEVEL_S, "one with another configuration is not ignored", self._how_level)
+        self._until(
+            self._same_views, LEVEL_S, "not level, or not with equal maps, after the last commits", self._how_level
+        )
+        self._until(
+            self._outsider_is_ignored, LEVEL_S, "one with another configuration is not ignored", self._how_level
+        )
         self.witness.finally_counted()
         for register, history in self.workload.finished_history(self.witness.first).items():
             if not linearizable(history, 1 if register[0] == "weight" else False):
@@ -172,12 +179,7 @@ class Cluster:
 
     def _how_level(self) -> str:
         return "; ".join(
-            f"{machine.address}: "
-            + (
-                machine.life.refused or str(machine.status())
-                if machine.life
-                else "down"
-            )
+            f"{machine.address}: " + (machine.life.refused or str(machine.status()) if machine.life else "down")
             for machine in self.machines.values()
         )
 
@@ -191,9 +193,8 @@ class Cluster:
 
     @staticmethod
     async def _commit(machine: Machine, ended: list[str]) -> None:
-        assert machine.life and machine.life.consensus
         try:
-            await machine.life.consensus.propose(Barrier(machine.clock.wall_ms()))
+            await machine.consensus.propose(Barrier(machine.clock.wall_ms()))
             ended.append("")
         except ConsensusError as error:
             ended.append(str(error))
@@ -227,8 +228,8 @@ class Cluster:
             self.outside.call_soon(self.nemesis.ended, machine)
 
     def _refused(self, machine: Machine) -> None:
-        """It would not start: right if its disk refuses to work, or has lost what it had promised. In the second case an
-        operator empties it."""
+        """It would not start: right if its disk refuses to work, or has lost what it had promised; then it is emptied,
+        as the refusal says."""
         assert machine.life
         self.trace.add(f"{machine.address} does not start: {machine.life.refused}", self.world.now_s)
         if machine.life.because_of_disk:
@@ -253,7 +254,7 @@ class Cluster:
     def _in_place_of_the_real(self) -> Iterator[None]:
         """The library's clock, poller and pipe, entropy, fewer slots; and the witness at its places."""
         witness = self.witness
-        apply, send, propose = Replica._SyncObj__doApplyCommand, PeerTransport.send, RaftConsensus.propose  # type: ignore[attr-defined]
+        apply, send, propose = Replica._SyncObj__doApplyCommand, PeerTransport.send, RaftConsensus.propose
 
         def applied(replica: Replica, entry: bytes) -> Any:
             before = replica.state
@@ -280,7 +281,7 @@ class Cluster:
         with (
             mock.patch.object(pysyncobj.syncobj, "monotonicTime", monotonic_s),
             mock.patch.object(pysyncobj.syncobj, "PIPE_NOTIFIER_ENABLED", False),
-            mock.patch.object(pysyncobj.syncobj, "createPoller", lambda _: SimpleNamespace(poll=lambda timeout: None)),
+            mock.patch.object(pysyncobj.syncobj, "createPoller", return_value=SimpleNamespace(poll=_nothing)),
             mock.patch.object(os, "urandom", self._entropy.randbytes),
             mock.patch.object(gale.core.apply, "SLOTS", SLOTS),
             mock.patch.object(Replica, "_SyncObj__doApplyCommand", applied),
@@ -290,8 +291,10 @@ class Cluster:
             yield
 
 
+def _nothing(timeout_s: float) -> None:
+    """Nobody has a socket."""
+
+
 def _machine() -> Machine:
     machine: Machine = asyncio.get_running_loop().machine  # type: ignore[attr-defined]
     return machine
-
-

@@ -5,7 +5,7 @@ not synced stays after a kill (the kernel has it) and is decided sector by secto
 or absent. Names are like that too: of the creations and renames since the directory was last synced, a power cut keeps
 the first few.
 
-    slow_s   what a sync takes at most; the machine stands still meanwhile
+    slow_s   what a sync takes at most, for a while; the machine stands still meanwhile
     full     writes of what is new are refused, half done
     breaks   the next sync fails, and the kernel forgets what was not synced
 """
@@ -58,7 +58,11 @@ class File:
                 fate = chance.choice(("there", "there", "zero", "garbled", "absent"))
                 if fate == "absent" or self.durable[begin:end] == there:  # what is written over itself stays
                     continue
-                _put(self.durable, begin, {"zero": bytes(end - begin), "garbled": chance.randbytes(end - begin)}.get(fate, there))
+                _put(
+                    self.durable,
+                    begin,
+                    {"zero": bytes(end - begin), "garbled": chance.randbytes(end - begin)}.get(fate, there),
+                )
         self.unsynced.clear()
         self.cached = bytearray(self.durable)
 
@@ -66,11 +70,13 @@ class File:
 class Platter:
     def __init__(self, chance: random.Random) -> None:
         self.chance = chance
-        self.slow_s = self.usual_s = SYNC_S
+        self.slow_s, self.slow_until_s = SYNC_S, 0.0
+        self.longest_s = 0.0  # that a turn of the machine may have stood still for syncs so far: a few of the slowest
         self.full = self.breaks = False
         self.dies_in: int | None = None  # the process is killed, or the power cut, at this many system calls from now
         self.names: dict[str, File] = {}
         self.spend: Callable[[float], None] = lambda seconds: None
+        self.now_s: Callable[[], float] = lambda: 0.0
         self._durable: dict[str, File] = {}
         self._unsynced: list[tuple[str, str | None, File]] = []  # old name or None, new name or None to unlink
 
@@ -226,7 +232,9 @@ class SimDisk(Disk):
 
     def _sync(self, name: str) -> None:
         platter, file = self._platter, self._file(name)
-        platter.spend(platter.chance.uniform(platter.slow_s / 4, platter.slow_s))
+        slow_s = platter.slow_s if platter.now_s() < platter.slow_until_s else SYNC_S
+        platter.longest_s = max(platter.longest_s, 4 * slow_s)
+        platter.spend(platter.chance.uniform(slow_s / 4, slow_s))
         if platter.breaks:
             platter.breaks = False
             file.unsynced.clear()

@@ -23,8 +23,8 @@ NEVER_S = float("inf")
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """`returned_s` is NEVER_S when the outcome is not known. `value`: what was written, or what a read got. `place`: its
-    place in an order that should do."""
+    """`returned_s` is NEVER_S when the outcome is not known. `value`: what was written, or what a read got. `place`:
+    its place in an order that should do."""
 
     called_s: float
     returned_s: float

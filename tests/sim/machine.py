@@ -1,7 +1,8 @@
 """One simulated load balancer: the real consensus, wire, journal and controller, over virtual everything else.
 
-A machine has lives. Each begins with `boot` over what the disk kept, and ends with `kill` (the process: the kernel still
-has what it wrote), `cut_power` (only what was synced is sure), or `stop` (as SIGTERM does, handing leadership over).
+A machine has lives. Each begins with `boot` over what the disk kept, and ends with `kill` (the process: the kernel
+still has what it wrote), `cut_power` (only what was synced is sure), or `stop` (as SIGTERM does, handing leadership
+over).
 """
 
 import asyncio
@@ -56,6 +57,7 @@ class Life:
         self.dataplane = MemoryDataplane(services)
         self.refused = ""  # why it would not start
         self.stopping = False
+        self.looked_at = False
         self.applied_index = 1  # what the witness has seen of this life
         self.commit_index = 1
         self.state: ClusterState | None = None
@@ -75,7 +77,6 @@ class Machine:
         self.address = address
         self.ip = address.rpartition(":")[0]
         self.members = members
-        self.peer_ips = tuple(member.rpartition(":")[0] for member in members if member != address)
         self.shared = SharedConfig()
         self.enforces = False
         self.clock = SimClock(world)
@@ -88,10 +89,18 @@ class Machine:
     def replica(self) -> Replica | None:
         return self.life.consensus._replica if self.life and self.life.consensus else None
 
+    @property
+    def consensus(self) -> RaftConsensus:
+        """Of a machine that runs."""
+        if self.life is None or self.life.consensus is None:
+            raise RuntimeError(f"{self.address} does not run")
+        return self.life.consensus
+
     def status(self) -> ConsensusStatus:
         """Of a machine that runs."""
-        assert self.life and self.life.consensus
-        status: ConsensusStatus = self.life.loop.ask(self.life.consensus.status)
+        consensus = self.consensus
+        assert self.life
+        status: ConsensusStatus = self.life.loop.ask(consensus.status)
         return status
 
     def boot(self) -> None:
@@ -99,7 +108,7 @@ class Machine:
             return
         loop = self.world.make_loop(self.address)
         host = self.network.attach(self.address, loop)
-        self.platter.spend = loop.spend
+        self.platter.spend, self.platter.now_s = loop.spend, loop.time
         self.clock.loop = loop
         self.life = Life(loop, host, SimDisk(self.platter, f"/state/{self.ip}"), self._services())
         loop.machine = self  # type: ignore[attr-defined]
@@ -162,7 +171,7 @@ class Machine:
         )
         try:
             consensus = RaftConsensus(hello, life.disk, LogCodec(), life.host, self.clock, Refusals())
-            conf = consensus._replica.conf
+            conf: Any = consensus._replica.conf  # type: ignore[attr-defined]
             conf.logCompactionMinEntries = self.entries_before_snapshot or conf.logCompactionMinEntries
             conf.appendEntriesBatchSizeBytes = self.append_bytes or conf.appendEntriesBatchSizeBytes
             life.consensus = consensus

@@ -20,9 +20,27 @@ STORIES = ("squeeze", "forget", "late_answers")
 Weights = Mapping[str, float]
 
 PROFILES: dict[str, Weights] = {
-    "network": {"flap": 4, "cut": 2, "cut_one_way": 2, "isolate": 3, "isolate_one_way": 2, "slow_link": 2, "storm": 1, "squeeze": 1, "late_answers": 0.5},
+    "network": {
+        "flap": 4,
+        "cut": 2,
+        "cut_one_way": 2,
+        "isolate": 3,
+        "isolate_one_way": 2,
+        "slow_link": 2,
+        "storm": 1,
+        "squeeze": 1,
+        "late_answers": 0.5,
+    },
     "crash": {"kill": 3, "power": 4, "power_all": 1, "kill_all": 0.5, "dies_writing": 3, "stop": 1, "flap": 1},
-    "disk": {"slow_disk": 2, "full_disk": 3, "broken_disk": 1, "power": 3, "power_all": 0.5, "dies_writing": 2, "isolate": 1},
+    "disk": {
+        "slow_disk": 2,
+        "full_disk": 3,
+        "broken_disk": 1,
+        "power": 3,
+        "power_all": 0.5,
+        "dies_writing": 2,
+        "isolate": 1,
+    },
     "pauses": {"pause": 5, "pause_all": 0.5, "jump_clock": 2, "isolate": 1, "kill": 1, "slow_disk": 1},
     "losses": {"damage": 2, "forget": 1, "power": 2, "kill": 1, "isolate": 2, "flap": 1, "power_all": 0.5},
     "hand over": {"stop": 4, "isolate": 1, "power": 1, "slow_link": 2, "flap": 1},
@@ -45,6 +63,7 @@ class Nemesis:
         weights: Weights,
         rate: float,
     ) -> None:
+        self._ends_s = 0.0
         self.damaged: Machine | None = None
         self._machines = machines
         self._network = network
@@ -58,7 +77,8 @@ class Nemesis:
         self._over = False
         self.floods = 0
 
-    async def run(self) -> None:
+    async def run(self, seconds: float) -> None:
+        self._ends_s = asyncio.get_running_loop().time() + seconds
         while not self._over:
             await asyncio.sleep(self._chance.expovariate(self._rate))
             if not self._over:
@@ -84,7 +104,7 @@ class Nemesis:
         for machine in self._machines:
             platter = machine.platter
             sick = machine.life and machine.life.disk.distrusted
-            platter.full, platter.breaks, platter.slow_s, platter.dies_in = False, False, platter.usual_s, None
+            platter.full, platter.breaks, platter.dies_in = False, False, None
             if sick or (machine.life and (machine.life.refused or machine.life.stopping)):
                 machine.kill()
             if machine.life:
@@ -196,11 +216,11 @@ class Nemesis:
     # disks
 
     async def _slow_disk(self) -> None:
-        platter = self._someone().platter
-        platter.slow_s = self._chance.choice((0.02, 0.1, 0.4))
-        self._trace.add(f"slow disk {platter.slow_s}")
-        await asyncio.sleep(self._chance.uniform(0.3, 2.0))
-        platter.slow_s = platter.usual_s
+        one = self._someone()
+        one.platter.slow_s = self._chance.choice((0.02, 0.1, 0.4))
+        self._say(f"slow disk {one.platter.slow_s}", one)
+        until_s = asyncio.get_running_loop().time() + self._chance.uniform(0.3, 2.0)
+        one.platter.slow_until_s = min(until_s, self._ends_s)
 
     async def _full_disk(self) -> None:
         one = self._someone()
@@ -295,7 +315,8 @@ class Nemesis:
     def _moves(self, leader: Machine, to: Machine) -> Machine | None:
         """Hand leadership over, as a stop does; tried until it has come to pass."""
         if leader.life and leader.replica and leader.replica._isLeader():
-            leader.life.loop.call_soon(leader.replica.transferLeadership, Node(to.address))
+            hand_over: Callable[[Node], None] = leader.replica.transferLeadership  # type: ignore[assignment]
+            leader.life.loop.call_soon(hand_over, Node(to.address))
             if to.replica and to.replica._isLeader() and to.replica.term > leader.replica.term:
                 return to
         return to if _leads(to) and not _leads(leader) else None

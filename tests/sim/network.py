@@ -15,7 +15,8 @@ answers what still arrives for the old connections with a reset.
 import asyncio
 import random
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
 
 from gale.raft.streams import Stream
 from tests.sim.loop import VirtualLoop, World
@@ -24,7 +25,7 @@ RESET = b""
 RESEND_S = 0.2
 CONNECT_S = 0.5
 
-Accepted = Callable[[Stream], Awaitable[None]]
+Accepted = Callable[[Stream], Coroutine[Any, Any, None]]
 
 
 class End:
@@ -128,8 +129,11 @@ class Host:
         self.reached_ran_s: dict[str, float] = {}  # machine's running time
         self._network = network
 
-    async def serve(self, accepted: Accepted) -> None:
-        self.accepted = accepted
+    async def serve(self, accepted: Callable[[Stream], Awaitable[None]]) -> None:
+        async def accept(stream: Stream) -> None:
+            await accepted(stream)
+
+        self.accepted = accept
 
     async def dial(self, address: str) -> Stream:
         network, ip = self._network, address.rpartition(":")[0]

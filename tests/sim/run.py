@@ -11,7 +11,7 @@ import random
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -62,21 +62,27 @@ def run_one(seed: int, profile: str | None = None, plant: str | None = None, unp
 
 def run_many(
     seeds: Iterable[int], profile: str | None = None, jobs: int = 2, plant: str | None = None, unplanted: bool = False
-) -> Iterator[Result]:
-    """In workers; results come in the order in which workers end."""
+) -> Generator[Result, None, None]:
+    """In workers. Results come in the order of the seeds."""
     waiting = list(seeds)
     running: list[subprocess.Popen[str]] = []
-    while waiting or running:
-        while waiting and len(running) < jobs:
-            mine, waiting = waiting[:GATHERED], waiting[GATHERED:]
-            running.append(_worker(mine, profile, plant, unplanted))
-        worker = running.pop(0)
-        assert worker.stdout
-        with worker:
+    try:
+        while waiting or running:
+            while waiting and len(running) < jobs:
+                mine, waiting = waiting[:GATHERED], waiting[GATHERED:]
+                running.append(_worker(mine, profile, plant, unplanted))
+            worker = running[0]
+            assert worker.stdout
             for line in worker.stdout:
                 yield Result(**json.loads(line))
-        if worker.returncode:
-            raise RuntimeError(f"a worker ended with status {worker.returncode}: {' '.join(map(str, worker.args))}")
+            if worker.wait():
+                raise RuntimeError(f"a worker ended with status {worker.returncode}: {worker.args!r}")
+            worker.stdout.close()
+            running.pop(0)
+    finally:
+        for worker in running:  # whoever asked has heard enough
+            worker.kill()
+            worker.communicate()
 
 
 def command(result: Result, profile: str | None = None, plant: str | None = None) -> str:

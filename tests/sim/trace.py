@@ -1,5 +1,5 @@
-"""What happened in a run, line by line: the last lines explain a violation, and a hash of all of them is how two runs of
-one seed are known to be the same. What gale and the library log goes in here too."""
+"""What happened in a run, line by line: the last lines explain a violation, and a hash of all of them is how two runs
+of one seed are known to be the same. What gale and the library log goes in here too."""
 
 import asyncio
 import logging

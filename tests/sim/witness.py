@@ -104,6 +104,9 @@ class Witness:
             raise Violation(f"{machine.address}: {loop.failures[0]}")
         if life is None or replica is None or life.loop is not loop:
             return
+        if not life.looked_at:
+            life.looked_at = True
+            self._booted(machine, replica)
         if replica.raftLastApplied != life.applied_index:
             self._same_state(machine, replica.raftLastApplied, replica.state)
             life.applied_index = replica.raftLastApplied
@@ -117,26 +120,6 @@ class Witness:
             if loop.ran_s - began_s > PROPOSAL_S:
                 raise Violation(f"{machine.address}: a proposal has not ended within {PROPOSAL_S:g} s: {command}")
             break
-
-    def booted(self, machine: Machine) -> None:
-        """The replica is there again: its disk must know what it has said."""
-        replica = machine.replica
-        if replica is None:
-            return
-        if replica.term < self.spoken[machine.address]:
-            raise Violation(
-                f"{machine.address} spoke of term {self.spoken[machine.address]} and has {replica.term} on its disk"
-            )
-        vote = self.votes.get((machine.address, replica.term))
-        if vote and replica.journal.getVotedForNodeId() != vote:
-            raise Violation(
-                f"{machine.address} voted for {vote} in term {replica.term}; its disk says"
-                f" {replica.journal.getVotedForNodeId()}"
-            )
-
-    def wiped(self, machine: Machine) -> None:
-        """It may forget what it has said, as a learner."""
-        self.spoken[machine.address] = 0
 
     def finally_counted(self) -> None:
         for command, count in self.acknowledged.items():
@@ -177,6 +160,21 @@ class Witness:
         if known is not state and known != state:
             raise Violation(f"{machine.address} holds another state at index {index}: {_difference(known, state)}")
 
+    def _booted(self, machine: Machine, replica: Replica) -> None:
+        """The replica is there again: its disk must know what it has said, unless it was lost."""
+        if machine.lost:
+            return
+        if replica.term < self.spoken[machine.address]:
+            raise Violation(
+                f"{machine.address} spoke of term {self.spoken[machine.address]} and has {replica.term} on its disk"
+            )
+        vote = self.votes.get((machine.address, replica.term))
+        if vote and replica.journal.getVotedForNodeId() != vote:
+            raise Violation(
+                f"{machine.address} voted for {vote} in term {replica.term}; its disk says"
+                f" {replica.journal.getVotedForNodeId()}"
+            )
+
     def _leads(self, machine: Machine, life: Life, replica: Replica) -> None:
         term = replica.term
         if self.leaders.setdefault(term, machine.address) != machine.address:
@@ -193,19 +191,28 @@ class Witness:
         journal = replica.journal
         first, last = journal[0][1], journal[-1][1]
         for index, (term, command) in self.entries.items():
-            if term < replica.term and index > first and (index > last or journal[index - first] != (command, index, term)):
-                raise Violation(f"{machine.address} leads term {replica.term} without index {index}, which is committed")
+            if (
+                term < replica.term
+                and index > first
+                and (index > last or journal[index - first] != (command, index, term))
+            ):
+                raise Violation(
+                    f"{machine.address} leads term {replica.term} without index {index}, which is committed"
+                )
 
     def _out_of_touch_s(self, machine: Machine, life: Life) -> float:
-        """For how long, of its own time, it has not been in touch both ways with enough peers for a majority. What it
-        sent last may still have been answered."""
-        heard, reached = life.host.heard_ran_s, life.host.reached_ran_s
-        answer_s = self._network.slowest_s + 0.05
-        touched = sorted(
-            (min(heard.get(ip, 0.0), reached.get(ip, 0.0) + answer_s) for ip in machine.peer_ips), reverse=True
-        )
+        """For how long, of its own time, it has not been in touch with enough peers for a majority: heard of late, and
+        where nothing reaches the peer any more, by what may still answer what did."""
+        touched_s = []
+        for peer in self._machines.values():
+            if peer is not machine:
+                at_s = life.host.heard_ran_s.get(peer.ip, 0.0)
+                if self._network.is_blocked(machine.ip, peer.ip):
+                    answers_s = self._network.slowest_s + peer.platter.longest_s + 0.05
+                    at_s = min(at_s, life.host.reached_ran_s.get(peer.ip, 0.0) + answers_s)
+                touched_s.append(at_s)
         enough = len(machine.members) // 2
-        return life.loop.ran_s - touched[enough - 1] if enough else 0.0
+        return life.loop.ran_s - sorted(touched_s, reverse=True)[enough - 1]
 
     def _check_slots(self, state: ClusterState) -> None:
         forwarding = {node.number for node in state.nodes.values() if node.phase in (Phase.ROUTING, Phase.DRAINING)}

@@ -1,12 +1,12 @@
 """What the cluster is asked to do while things go wrong.
 
-    nodes      check in with every load balancer, fail, come back, say goodbye
-    operators  drain and undrain them
-    clients    write and read registers through each load balancer, and their calls and returns are the history whose
-               linearizability is checked. A register is something of a node that commands set and anybody can read:
-               its weight (a number no write repeats), and whether it is drained. A read is a barrier, and then the
-               local state. The nodes that carry registers never pass a check too many, so nothing else changes them.
-    floods     many proposals at once, from proposers of their own: a log with a long tail that is not committed
+nodes      check in with every load balancer, fail, come back, say goodbye
+operators  drain and undrain them
+clients    write and read registers through each load balancer, and their calls and returns are the history whose
+           linearizability is checked. A register is something of a node that commands set and anybody can read:
+           its weight (a number no write repeats), and whether it is drained. A read is a barrier, and then the
+           local state. The nodes that carry registers never pass a check too many, so nothing else changes them.
+floods     many proposals at once, from proposers of their own: a log with a long tail that is not committed
 """
 
 import asyncio
@@ -18,10 +18,10 @@ from dataclasses import replace
 
 from gale.core.commands import Barrier, Command, Drain, Origin, Passed, Proposal, Report
 from gale.core.outcome import Applied
-from gale.core.state import NodeInfo
+from gale.core.state import ClusterState, NodeInfo
 from gale.errors import ConsensusError
 from tests.sim.linear import NEVER_S, Operation
-from tests.sim.machine import Life, Machine
+from tests.sim.machine import Machine
 
 CHECK_S = 0.25
 REGISTERS = 2
@@ -48,6 +48,7 @@ class Workload:
 
     async def prepare(self) -> None:
         """Every register gets its first value."""
+        await asyncio.sleep(0.1)
         for number in range(REGISTERS):
             while self._read(("weight", f"r{number}")) is None:
                 for machine in self._machines:
@@ -148,9 +149,8 @@ class Workload:
         loop = asyncio.get_running_loop()
         operation = Operation(loop.time(), NEVER_S, True, value)
         self._unknown[command] = (register, operation)
-        assert machine.life and machine.life.consensus
         try:
-            outcome = await machine.life.consensus.propose(command)
+            outcome = await machine.consensus.propose(command)
         except ConsensusError:
             return
         del self._unknown[command]
@@ -159,31 +159,27 @@ class Workload:
 
     async def _read_strongly(self, machine: Machine, register: Register) -> None:
         loop = asyncio.get_running_loop()
-        called_s = loop.time()
-        assert machine.life and machine.life.consensus
+        called_s, consensus = loop.time(), machine.consensus
         try:
-            await machine.life.consensus.propose(Barrier(machine.clock.wall_ms()))
+            await consensus.propose(Barrier(machine.clock.wall_ms()))
         except ConsensusError:
             return
-        place = machine.life.consensus.status().applied_index + 0.5
-        value = self._value(machine.life, register)
+        place, value = consensus.status().applied_index + 0.5, self._value(consensus.state, register)
         self.history[register].append(Operation(called_s, loop.time(), False, value, place))
 
     async def _settle(self, machine: Machine, command: Command) -> None:
         with suppress(ConsensusError):
-            if machine.life and machine.life.consensus:
-                await machine.life.consensus.propose(command)
+            await machine.consensus.propose(command)
 
     def _read(self, register: Register) -> object:
-        """Any machine's, for preparing."""
-        values = [self._value(machine.life, register) for machine in self._machines if machine.life]
+        """For preparing: None until every machine has it."""
+        values = [self._value(machine.consensus.state, register) for machine in self._machines]
         return None if None in values else values[0]
 
     @staticmethod
-    def _value(life: Life, register: Register) -> object:
+    def _value(state: ClusterState, register: Register) -> object:
         what, name = register
-        node = life.consensus.state.nodes.get(name) if life.consensus else None
-        if node is None:
+        if (node := state.nodes.get(name)) is None:
             return None
         return node.info.weight if what == "weight" else node.drained
 
