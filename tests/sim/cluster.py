@@ -20,6 +20,8 @@ import pysyncobj.syncobj
 from pysyncobj.node import Node
 
 import gale.core.apply
+import gale.raft.snapshots
+import gale.rpc.snapshot_codec
 from gale.core.commands import Barrier, Command
 from gale.core.outcome import Outcome
 from gale.core.shared import HealthPolicy, Service, SharedConfig
@@ -45,8 +47,8 @@ POLICY = HealthPolicy(2, checks_timeout_ms=700, black_list_after_fails=3, black_
 
 @dataclass(frozen=True)
 class Setting:
-    """What a run is like. `seconds`: how long faults happen. `entries_before_snapshot`, `append_bytes`: of the
-    library's configuration, low so that a short run meets many snapshots, and many parts of a long log."""
+    """What a run is like. `seconds`: how long faults happen. `entries_before_snapshot`, `append_bytes`,
+    `piece_bytes`: low, so that a short run meets many snapshots, of many pieces, and many parts of a long log."""
 
     weights: Weights
     size: int = 3
@@ -56,6 +58,7 @@ class Setting:
     bytes_a_second: float = 1e9
     entries_before_snapshot: int | None = None
     append_bytes: int | None = None
+    piece_bytes: int = 32 * 1024
     flood: int = 0
     clients_pause_s: float = 0.3
     another_configuration: bool = False
@@ -72,6 +75,7 @@ class Setting:
             bytes_a_second=chance.choice((1e9, 1e6, 1e5)),
             entries_before_snapshot=chance.choice((None, 20, 60)),
             append_bytes=chance.choice((None, 300, 2_000)),
+            piece_bytes=chance.choice((32 * 1024, 500)),
             flood=chance.choice((0, 0, 10, 60)),
             another_configuration=outsider,
         )
@@ -284,6 +288,8 @@ class Cluster:
             mock.patch.object(pysyncobj.syncobj, "createPoller", return_value=SimpleNamespace(poll=_nothing)),
             mock.patch.object(os, "urandom", self._entropy.randbytes),
             mock.patch.object(gale.core.apply, "SLOTS", SLOTS),
+            mock.patch.object(gale.raft.snapshots, "PART_BYTES", self.setting.piece_bytes),
+            mock.patch.object(gale.rpc.snapshot_codec, "PIECE_BYTES", self.setting.piece_bytes),
             mock.patch.object(Replica, "_SyncObj__doApplyCommand", applied),
             mock.patch.object(PeerTransport, "send", sent),
             mock.patch.object(RaftConsensus, "propose", proposed),

@@ -278,6 +278,7 @@ class Nemesis:
         if leader is None or self.damaged:
             return
         near, far = self._chance.sample(self._others(leader), 2)
+        self.damaged = near
         behind, lost = both(far, [leader, near]), both(leader, self._others(leader))
         self._network.block(*behind)
         await asyncio.sleep(self._chance.uniform(0.3, 0.6))

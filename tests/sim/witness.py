@@ -17,7 +17,7 @@ from typing import Any
 
 from pysyncobj.node import Node
 
-from gale.core.commands import Command
+from gale.core.commands import Barrier, Command
 from gale.core.outcome import Applied, Outcome, Rejected
 from gale.core.state import ClusterState, Phase
 from gale.raft import consensus
@@ -123,7 +123,7 @@ class Witness:
 
     def finally_counted(self) -> None:
         for command, count in self.acknowledged.items():
-            if self.effective[command] < count:
+            if self.effective[command] < count and not isinstance(command, Barrier):
                 raise Violation(f"acknowledged and not in the log: {command}")
         for command, count in self.effective.items():
             if self.proposed[command] and count > self.proposed[command]:
