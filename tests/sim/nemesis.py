@@ -16,7 +16,7 @@ from tests.sim.network import Network
 from tests.sim.trace import Trace
 from tests.sim.workload import pour
 
-STORIES = ("squeeze", "forget", "late_answers")
+STORIES = ("squeeze", "tail", "forget", "late_answers")
 Weights = Mapping[str, float]
 
 PROFILES: dict[str, Weights] = {
@@ -270,6 +270,22 @@ class Nemesis:
         self._network.unblock(*behind)
         await asyncio.sleep(1.5)
         self._network.unblock(*lost)
+
+    async def _tail(self) -> None:
+        """A leader is cut off in the middle of a flood, and what of it went nowhere must give way to what others decide
+        meanwhile."""
+        leader = self._leader()
+        if leader is None:
+            return
+        self._say("tail", leader)
+        self._pour(leader, 60)
+        await asyncio.sleep(self._chance.uniform(0.01, 0.2))
+        cut = both(leader, self._others(leader))
+        self._network.block(*cut)
+        if other := await self._wait_for(lambda: next((m for m in self._others(leader) if _leads(m)), None), 1.5):
+            self._pour(other, 20)
+        await asyncio.sleep(self._chance.uniform(0.1, 0.6))
+        self._network.unblock(*cut)
 
     async def _forget(self) -> None:
         """One follower is behind, the other loses its directory, and then the leader is lost: the two that are left

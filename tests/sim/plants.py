@@ -213,9 +213,14 @@ PLANTS: dict[str, Plant] = {
     for plant in (
         Plant("rule 1 off", late_answers, Setting({"late_answers": 1}, size=5, seconds=3.0), 10),
         Plant("rule 2 off", back_and_forth, replace(BUSY, weights={"isolate": 2, "flap": 2}, bytes_a_second=3e4), 40),
-        Plant("rule 3 off", cutting_what_matches, replace(BUSY, weights={"squeeze": 3, "flap": 1}), 20),
-        Plant("rule 4 off for heartbeats", commit_by_heartbeat, BUSY, 40),
-        Plant("snapshots raise the commit index", commit_by_snapshot, replace(BUSY, entries_before_snapshot=20), 40),
+        Plant("rule 3 off", cutting_what_matches, replace(BUSY, weights={"tail": 2, "squeeze": 1}), 30),
+        Plant("rule 4 off for heartbeats", commit_by_heartbeat, replace(BUSY, weights={"tail": 1}), 20),
+        Plant(
+            "snapshots raise the commit index",
+            commit_by_snapshot,
+            replace(BUSY, weights={"tail": 1}, entries_before_snapshot=20),
+            20,
+        ),
         Plant("the vote is not synced", forgotten_vote, Setting({"power": 1, "power_all": 1}, faults_a_second=3.0), 10),
         Plant("acknowledged before written", hasty_acknowledgement, Setting({"power_all": 1}), 10),
         Plant("applied twice", applied_twice, Setting(NETWORK, seconds=2.0), 3),
