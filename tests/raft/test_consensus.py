@@ -173,7 +173,12 @@ async def test_what_is_proposed_in_one_turn_is_synced_together(tmp_path: Path, m
         await leader.propose(announce(me))
         synced: list[int] = []
         fdatasync = os.fdatasync
-        monkeypatch.setattr(os, "fdatasync", lambda descriptor: (synced.append(descriptor), fdatasync(descriptor)))
+
+        def counted(descriptor: int) -> None:
+            synced.append(descriptor)
+            fdatasync(descriptor)
+
+        monkeypatch.setattr(os, "fdatasync", counted)
         for number in range(60):
             origin = Origin("10.9.9.9:9090", 1, number + 1)
             leader._replica.submit(Proposal(origin, passed(me, f"n{number}", number)), lambda outcome, reason: None)

@@ -1,0 +1,34 @@
+"""The simulation itself: the same seeds every time, and as many that were never run before.
+
+A seed that breaks a promise is printed as the command that repeats it.
+"""
+
+import random
+
+import pytest
+
+from tests.sim.run import command, run_many
+
+FIXED = 300
+FRESH = 100
+
+
+@pytest.mark.timeout(1_200)
+@pytest.mark.parametrize("kind", ["fixed", "fresh"])
+def test_no_promise_is_broken(kind: str) -> None:
+    first, runs = (1, FIXED) if kind == "fixed" else (random.SystemRandom().randrange(1_000_000, 1_000_000_000), FRESH)
+    results = list(run_many(range(first, first + runs)))
+    broken = [
+        f"{result.violation}\n  {command(result)}\n    " + "\n    ".join(line[:200] for line in result.last[-25:])
+        for result in results
+        if result.violation
+    ]
+    assert not broken, f"{len(broken)} of {runs} seeds from {first}:\n" + "\n".join(broken)
+    assert len(results) == runs
+    assert sum(result.acknowledged for result in results) > 100 * runs, "the clients got little done"
+
+
+def test_a_seed_does_the_same_twice() -> None:
+    once, again = (list(run_many(range(10, 16), jobs=jobs)) for jobs in (1, 2))
+    assert [result.hash for result in once] == [result.hash for result in again]
+    assert len({result.hash for result in once}) == len(once)
