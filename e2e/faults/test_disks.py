@@ -41,7 +41,7 @@ def restart_on(lab: Lab, give: Callable[[str], None]) -> None:
 def cut_power_of_all(lab: Lab, faults: Faults, after_s: float, seed: int) -> tuple[list[Order], int]:
     """What operators were told before, through and after a cut of all three, and the term then."""
     with lab.orders(["node-1", "node-2"], clients=8, interval_s=0.01, reads=0.2, seed=seed) as orders:
-        until(lambda: None if len(orders.done()) > 20 else "orders", within_s=10)
+        until(lambda: None if len(orders.done()) >= 100 else "orders", within_s=10)
         time.sleep(after_s)
         faults.cut_power(*NAMES)
         for name in NAMES:

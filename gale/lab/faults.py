@@ -5,8 +5,8 @@
     ...
     faults.mend()
 
-Every fault is undone by its opposite, and all but disks and clocks by `mend`. Disks and clocks are given to a load
-balancer that is stopped, and are its own until the lab is removed.
+Every fault is undone by its opposite, and all that one Faults has done, but disks and clocks, by its `mend`. Disks and
+clocks are given to a load balancer that is stopped, and are its own until the lab is removed.
 """
 
 import signal
@@ -17,7 +17,6 @@ from pathlib import Path
 from gale.errors import LabError
 from gale.lab import disks, processes, wires
 from gale.lab.cluster import Lab
-from gale.lab.topology import Role
 
 STOPPED_WITHIN_S = 5.0
 
@@ -25,17 +24,21 @@ STOPPED_WITHIN_S = 5.0
 class Faults:
     def __init__(self, lab: Lab) -> None:
         self._lab = lab
+        self._cut: set[tuple[str, str]] = set()
+        self._paused: set[str] = set()
 
     # wires
 
     def cut(self, name: str, interface: str = "private") -> None:
         """Nothing goes in or out of an interface any more, though its link is up."""
         topology = self._lab.topology
+        self._cut.add((name, interface))
         wires.set_port(topology, topology.instance(name), interface, carries=False)
 
     def heal(self, name: str, interface: str = "private") -> None:
         topology = self._lab.topology
         wires.set_port(topology, topology.instance(name), interface, carries=True)
+        self._cut.discard((name, interface))
 
     def lose(self, source: str, target: str, percent: int = 100) -> None:
         """Frames from one instance to another are lost at the switch, so many in a hundred; the way back is another."""
@@ -62,20 +65,18 @@ class Faults:
                 wires.set_losses(self._lab.topology, {})
 
     def mend(self) -> None:
-        """Heal every wire and resume what is paused."""
-        topology = self._lab.topology
-        for instance in topology.instances:
-            for interface in ("public", "private"):
-                if getattr(instance, interface):
-                    wires.set_port(topology, instance, interface, carries=True)
-            if instance.role is not Role.CLIENT:
-                self.resume(instance.name)
+        """Heal and resume what was cut and paused by this object, and lose nothing any more."""
+        for name, interface in tuple(self._cut):
+            self.heal(name, interface)
+        for name in tuple(self._paused):
+            self.resume(name)
         self.deliver()
 
     # processes
 
     def pause(self, name: str) -> None:
         """Stop a load balancer's or a node's programs where they are, as a machine does that swaps or is migrated."""
+        self._paused.add(name)
         running = self._lab.running(name).values()
         for process in running:
             processes.send(process, signal.SIGSTOP)
@@ -88,6 +89,7 @@ class Faults:
     def resume(self, name: str) -> None:
         for process in self._lab.running(name).values():
             processes.send(process, signal.SIGCONT)
+        self._paused.discard(name)
 
     # disks and clocks, of a load balancer that is stopped
 
