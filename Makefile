@@ -16,11 +16,14 @@ test: ## every test; what CI runs
 check unit rpc raft packet e2e: ## one layer of the tests
 	scripts/test $@
 
+faults: ## what gale must survive, on real processes under traffic, with every figure beside its bound
+	.venv/bin/python -m pytest e2e/faults --faults long --faults-results bench/results
+
 sim: ## the control plane on a seeded network, clock and disk: make sim SEED=1 RUNS=100
 	.venv/bin/python -m tests.sim --seed $(or $(SEED),1) --runs $(or $(RUNS),100)
 
 bench-control: ## deciding and checking: three load balancers, up to ten thousand nodes
-	.venv/bin/python -m bench.control
+	.venv/bin/python -m bench.control --json bench/results/control.json
 
 bench: ## every number
 	.venv/bin/python -m bench

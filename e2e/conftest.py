@@ -13,6 +13,12 @@ from gale.lab.options import LabOptions
 UP_WITHIN_S = 30.0
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("gale")
+    group.addoption("--faults", choices=["short", "long"], default="short", help="how long e2e/faults troubles gale")
+    group.addoption("--faults-results", metavar="DIR", help="write the faults' figures there, as JSON and Markdown")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _root() -> None:
     if os.geteuid() != 0:

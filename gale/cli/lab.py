@@ -21,6 +21,7 @@ from gale.cli.lab_screen import LiveScreen, PlainScreen
 from gale.errors import LabError
 from gale.lab.cluster import InstanceStatus, Lab
 from gale.lab.demo import Demo, Figure
+from gale.lab.faults import Faults
 from gale.lab.options import LabOptions
 
 ROUTES_WITHIN_S = 30.0
@@ -74,6 +75,11 @@ def end_quietly_without_reader(function: Callable[..., None]) -> Callable[..., N
             sys.exit(1)
 
     return guarded
+
+
+interface_option = click.option(
+    "--interface", type=click.Choice(["private", "public"]), default="private", show_default=True
+)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -172,6 +178,36 @@ def stop(lab: Lab, name: str, debug: bool) -> None:
 def kill(lab: Lab, name: str, debug: bool) -> None:
     """SIGKILL a load balancer's or a node's programs; what a load balancer has in the kernel goes on."""
     lab.kill(name)
+
+
+@command()
+@click.argument("name")
+def pause(lab: Lab, name: str, debug: bool) -> None:
+    """SIGSTOP a load balancer's or a node's programs, until `gale-lab resume`."""
+    Faults(lab).pause(name)
+
+
+@command()
+@click.argument("name")
+def resume(lab: Lab, name: str, debug: bool) -> None:
+    """Let what is paused go on."""
+    Faults(lab).resume(name)
+
+
+@command()
+@click.argument("name")
+@interface_option
+def cut(lab: Lab, name: str, interface: str, debug: bool) -> None:
+    """Cut an instance off at the switch, in both directions, until `gale-lab heal`; its link stays up."""
+    Faults(lab).cut(name, interface)
+
+
+@command()
+@click.argument("name")
+@interface_option
+def heal(lab: Lab, name: str, interface: str, debug: bool) -> None:
+    """Connect again what is cut off."""
+    Faults(lab).heal(name, interface)
 
 
 @command()

@@ -3,13 +3,14 @@
 Files are named like instances: lb-0.crt, node-0.crt, …, operator.crt.
 """
 
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 
 from gale.lab.topology import Role as LabRole
 from gale.lab.topology import Topology
 from gale.pki import issue, make_ca, write
-from gale.tls import Identity, Role
+from gale.tls import Credentials, Identity, Role
 
 OPERATOR = "operator"
 
@@ -39,3 +40,9 @@ def toml(directory: Path, stem: str) -> str:
 def environment(directory: Path) -> dict[str, str]:
     """What makes gale-ctl an operator's."""
     return {f"GALE_{key.upper()}": path for key, path in files(directory, OPERATOR).items()}
+
+
+def own_credentials() -> Credentials | None:
+    """Of a program of the lab that was given such an environment."""
+    ca, cert, key = (os.environ.get(name) for name in ("GALE_CA", "GALE_CERT", "GALE_KEY"))
+    return Credentials(Path(ca), Path(cert), Path(key)) if ca and cert and key else None

@@ -13,17 +13,29 @@ Everything it knows is on disk (store.py), so any process can go on with a lab t
 import os
 import subprocess
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
 
-from gale.config import load_lb
+from gale.config import load_lb, load_node
 from gale.errors import LabError
 from gale.lab import certificates, netns, network, processes, view
-from gale.lab.feed import Traffic, Watch, python
+from gale.lab.feed import Orders, Traffic, Watch, python
+from gale.lab.load import CONNECTIONS, Load
 from gale.lab.options import LabOptions, lb_toml, node_toml
 from gale.lab.processes import Process
 from gale.lab.store import Notes, Store
-from gale.lab.topology import NODE_HTTP_PORT, Instance, Role, Topology, check_prefix, is_lab_namespace
+from gale.lab.topology import (
+    API_PORT,
+    NODE_HTTP_PORT,
+    Instance,
+    Role,
+    Topology,
+    api_server,
+    check_prefix,
+    is_lab_namespace,
+)
 from gale.lab.traffic import Plan
 
 STOP_WITHIN_S = 10.0
@@ -55,6 +67,13 @@ class Lab:
         """Raises LabError when there is no lab."""
         return self._notes().options.topology(self.prefix)
 
+    @property
+    def servers(self) -> tuple[str, ...]:
+        """Where gale-ctl asks: the load balancers that were started at some time."""
+        notes = self._notes()
+        lbs = notes.options.topology(self.prefix).lbs
+        return tuple(api_server(lb) for lb in lbs if lb.name in notes.processes)
+
     def leftovers(self) -> bool:
         """Whether anything of a lab is there, whole or not."""
         return self.store.exists() or bool(self._namespaces())
@@ -73,10 +92,10 @@ class Lab:
         return "".join(log.read_text(errors="replace") for log in logs if log.exists())
 
     def check_running(self, *names: str) -> None:
-        """Raise LabError with the last words of an instance whose programs have ended; of all of them unless told."""
+        """Raise LabError with the last words of an instance whose programs have ended; of all that were started."""
         notes = self._notes()
         for instance in notes.options.topology(self.prefix).instances:
-            if (not names or instance.name in names) and not self._runs(notes, instance):
+            if instance.name in (names or notes.processes) and not self._runs(notes, instance):
                 words = self.log(instance.name).strip().splitlines()
                 raise LabError(f"{instance.name} has ended: {words[-1] if words else 'it wrote nothing'}")
 
@@ -96,27 +115,26 @@ class Lab:
                     certificates.issue_all(self.store.tls, topology)
                 for lb in topology.lbs:
                     self.store.state(lb.name).mkdir()
-                    text = lb_toml(topology, options, self.store.state(lb.name))
-                    self.store.config(lb.name).write_text(text + self._tls(options, lb))
-                    load_lb(self.store.config(lb.name))  # what it would refuse is refused before anything is built
+                for instance in (*topology.lbs, *topology.node_instances):
+                    self._configure(topology, options, instance)
                 network.build(topology)
-                for node in topology.node_instances:
-                    self.store.config(node.name).write_text(node_toml(topology, node.name) + self._tls(options, node))
+                waiting = topology.lbs[options.members :] if options.members else ()
                 for instance in topology.instances:
-                    self._start(notes, instance)
+                    if instance not in waiting:
+                        self._start(notes, instance)
             except BaseException:
                 self._remove()
                 raise
 
     def wait_routing(self, within_s: float, check: Callable[[], None] = lambda: None) -> None:
-        """Wait until every node routes on every load balancer. `check` is called often and may raise."""
-        topology = self.topology
+        """Wait until each node routes on every load balancer that was started. `check`, called often, may raise."""
+        topology, servers = self.topology, self.servers
         deadline = time.monotonic() + within_s
         with self.watch() as watch:
             while True:
                 check()
                 nodes = [node.name for node in topology.node_instances]
-                missing = view.missing_for_routing(watch.latest, topology.api_servers, nodes)
+                missing = view.missing_for_routing(watch.latest, servers, nodes)
                 if missing is None:
                     return
                 self.check_running()
@@ -132,6 +150,26 @@ class Lab:
             return found
 
     # One instance
+
+    def configure(self, name: str, members: Sequence[str] = (), **changed: Any) -> None:
+        """Write an instance's configuration anew, as it is read at its next start.
+
+        It is what the lab was asked for, but for the fields of LabOptions that are given here, and for the configured
+        list when `members` names the load balancers in it.
+        """
+        notes = self._notes()
+        topology = notes.options.topology(self.prefix)
+        listed = [topology.instance(member) for member in members]
+        self._configure(topology, replace(notes.options, **changed), self._program_instance(notes, name), listed)
+
+    def started(self, name: str) -> bool:
+        """Whether an instance's programs were ever started: that of a load balancer that waits were not."""
+        return name in self._notes().processes
+
+    def running(self, name: str) -> dict[str, Process]:
+        """What runs of a load balancer ("lb") or a node ("agent", "server")."""
+        notes = self._notes()
+        return self._running(notes, self._program_instance(notes, name))
 
     def start(self, name: str) -> None:
         """Start what does not run of a load balancer or a node."""
@@ -193,17 +231,70 @@ class Lab:
         plan = Plan(tuple(endpoints or topology.endpoints), concurrency, rate, interval_s, duration_s)
         return Traffic(topology.client.namespace, plan, self.store.log("traffic"))
 
-    def watch(self, interval_s: float = 0.1) -> Watch:
-        """Every load balancer's view of the cluster, asked again and again from the private side."""
-        topology = self.topology
-        return Watch(
-            topology.switch_namespace, topology.api_servers, self.store.log("watch"), interval_s, self.environment
-        )
+    def orders(
+        self,
+        nodes: Sequence[str],
+        *,
+        names: Sequence[str] = (),
+        inside: str | None = None,
+        clients: int = 1,
+        interval_s: float = 0.02,
+        count: int = 0,
+        kinds: Sequence[str] = ("drain", "undrain"),
+        reads: float = 0.0,
+        keep: bool = False,
+        seed: int = 1,
+    ) -> Orders:
+        """Operators who drain and undrain these nodes, through the load balancers `names`, or all that were started.
+
+        inside  only through this one, on its own machine: also when nobody reaches it
+        keep    connections are kept from one order to the next; without, none suffers from what happened before
+        """
+        place, servers = self.topology.switch_namespace, self.servers
+        if names:
+            servers = tuple(api_server(self.topology.instance(name)) for name in names)
+        if inside is not None:
+            place, servers = self.topology.instance(inside).namespace, (f"127.0.0.1:{API_PORT}",)
+        settings = {
+            "servers": ",".join(servers),
+            "nodes": ",".join(nodes),
+            "clients": clients,
+            "interval": interval_s,
+            "count": count,
+            "kinds": ",".join(kinds),
+            "reads": reads,
+            "seed": seed,
+        }
+        arguments = [f"--{key}={value}" for key, value in settings.items()] + (["--keep"] if keep else [])
+        return Orders(place, arguments, self.store.log("orders"), self.environment)
+
+    def load(self, endpoint: str, connections: int = CONNECTIONS) -> Load:
+        """wrk from the client, to one load balancer: as many requests as go through."""
+        return Load(self.command("client", []), endpoint, connections)
+
+    def watch(self, interval_s: float = 0.1, *, inside: str | None = None, local: bool = False) -> Watch:
+        """Every load balancer's view of the cluster, asked again and again from the private side.
+
+        inside  only this one's, asked on its own machine: also when nobody reaches it
+        local   what each says of itself alone, at once
+        """
+        place, servers = self.topology.switch_namespace, self.servers
+        if inside is not None:
+            place, servers = self.topology.instance(inside).namespace, (f"127.0.0.1:{API_PORT}",)
+        return Watch(place, servers, self.store.log("watch"), interval_s, local, self.environment)
 
     def enable_kernel_routing(self, name: str) -> None:
         """Plain kernel routing client → load balancer → node, without gale: what gale is measured against."""
         topology = self.topology
         network.enable_kernel_routing(topology, topology.instance(name))
+
+    @contextmanager
+    def noted(self) -> Iterator[Notes]:
+        """The lab's notes, to be changed: kept when the work is done."""
+        with self.store.locked():
+            notes = self._notes()
+            yield notes
+            self.store.write(notes)
 
     # Inside
 
@@ -246,13 +337,26 @@ class Lab:
             case Role.CLIENT:
                 return {}
 
+    def _configure(
+        self, topology: Topology, options: LabOptions, instance: Instance, members: Sequence[Instance] = ()
+    ) -> None:
+        """Raises ConfigError for what the instance would refuse."""
+        file = self.store.config(instance.name)
+        if instance.role is Role.LOAD_BALANCER:
+            text = lb_toml(topology, options, self.store.state(instance.name), members)
+            file.write_text(text + self._tls(options, instance))
+            load_lb(file)
+        else:
+            file.write_text(node_toml(topology, options, instance.name, members) + self._tls(options, instance))
+            load_node(file)
+
     def _start(self, notes: Notes, instance: Instance) -> None:
         running = self._running(notes, instance)
         for kind, command in self._programs(instance).items():
             if kind not in running:
                 log = self.store.log(f"{instance.name}-server" if kind == "server" else instance.name)
                 started = notes.processes.setdefault(instance.name, {})
-                started[kind] = processes.spawn(instance.namespace, command, log)
+                started[kind] = processes.spawn(instance.namespace, command, log, notes.environments.get(instance.name))
                 self.store.write(notes)
 
     def _remove(self) -> None:

@@ -13,13 +13,15 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
+from gale.lab.orders import Order
 from gale.lab.processes import entering
 from gale.lab.tally import Sample, Tally, sum_of
 from gale.lab.traffic import Plan
 from gale.lab.view import Report
 
 SAMPLES_KEPT = 3000  # ten minutes of the usual interval
-STOP_WITHIN_S = 6.0  # a request under way may take two timeouts of two seconds each
+REPORTS_KEPT = 20_000
+STOP_WITHIN_S = 6.0  # a request under way may take two timeouts of two seconds each, an order five
 
 
 def python(module: str, *arguments: str) -> list[str]:
@@ -107,8 +109,11 @@ class Traffic(Feed):
 
 
 class Watch(Feed):
-    """What each load balancer says of the cluster. `latest` is by server ("IP:PORT"); `environment` may name the
-    certificate to ask with, as for gale-ctl."""
+    """What each load balancer says of the cluster, or with `local` of itself alone.
+
+    `latest` is by server ("IP:PORT"), `reports` all that was said, the last ones of a long watch. `environment` may
+    name the certificate to ask with, as for gale-ctl.
+    """
 
     def __init__(
         self,
@@ -116,11 +121,36 @@ class Watch(Feed):
         servers: Sequence[str],
         log: Path,
         interval_s: float,
+        local: bool,
         environment: Mapping[str, str] | None = None,
     ) -> None:
         self.latest: dict[str, Report] = {}
-        arguments = ("--servers", ",".join(servers), "--interval", str(interval_s))
+        self.reports: deque[Report] = deque(maxlen=REPORTS_KEPT)
+        arguments = ["--servers", ",".join(servers), "--interval", str(interval_s), *(["--local"] if local else [])]
         super().__init__(namespace, python("gale.lab.watch", *arguments), log, self._receive, environment)
 
     def _receive(self, record: Any) -> None:
-        self.latest[record["server"]] = Report(**record)
+        report = Report(**record)
+        self.latest[report.server] = report
+        self.reports.append(report)
+
+    def since(self, begin_s: float) -> list[Report]:
+        """What was said after a monotonic time."""
+        return [report for report in self.reports.copy() if report.at_s >= begin_s]
+
+
+class Orders(Feed):
+    """What operators ordered and were told, in the order of the answers. `environment`: as for Watch."""
+
+    def __init__(
+        self, namespace: str, arguments: Sequence[str], log: Path, environment: Mapping[str, str] | None = None
+    ) -> None:
+        self.all: list[Order] = []
+        super().__init__(namespace, python("gale.lab.orders", *arguments), log, self._receive, environment)
+
+    def _receive(self, record: Any) -> None:
+        self.all.append(Order(**record))
+
+    def done(self, began_s: float = 0.0) -> list[Order]:
+        """Those that were given after a monotonic time and are known to be done."""
+        return [order for order in self.all.copy() if order.error is None and order.began_s >= began_s]

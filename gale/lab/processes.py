@@ -7,7 +7,7 @@ opened before the check, so the process that was checked is the one that is sign
 import os
 import signal
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,14 +32,17 @@ def entering(namespace: str, command: Sequence[str]) -> list[str]:
     return ["/usr/bin/nsenter", f"--net={netns.path(namespace)}", "--", *command]
 
 
-def spawn(namespace: str, command: Sequence[str], log: Path) -> Process:
-    """Start `command` in `namespace`, in a session of its own, with its output appended to `log`."""
+def spawn(namespace: str, command: Sequence[str], log: Path, environment: Mapping[str, str] | None = None) -> Process:
+    """Start `command` in `namespace`, in a session of its own, with its output appended to `log`.
+
+    `environment` is added to our own.
+    """
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
     actions = [(os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0)]
     actions += [(os.POSIX_SPAWN_OPEN, output, str(log), flags, 0o644) for output in (1, 2)]
     argv = entering(namespace, command)
     try:
-        pid = os.posix_spawn(argv[0], argv, os.environ, file_actions=actions, setsid=True)
+        pid = os.posix_spawn(argv[0], argv, {**os.environ, **(environment or {})}, file_actions=actions, setsid=True)
     except FileNotFoundError:
         raise LabError(f"{argv[0]} is not there: it comes with the package util-linux") from None
     # A child stays in /proc until it is waited for, so the start time can be read even if it ended at once.
@@ -53,6 +56,12 @@ def alive(process: Process) -> bool:
         os.waitpid(process.pid, os.WNOHANG)
     stat = _stat(process.pid)
     return stat is not None and stat[0] not in "ZX" and stat[1] == process.start
+
+
+def state(process: Process) -> str | None:
+    """The kernel's letter for what it does, "T" when it is stopped; None when it is gone."""
+    stat = _stat(process.pid)
+    return stat[0] if stat and stat[1] == process.start else None
 
 
 def send(process: Process, number: signal.Signals) -> None:

@@ -6,6 +6,7 @@
   logs/           lb-0.log, node-0.log, node-0-server.log, …
   state/lb-0/     what gale-lb keeps
   tls/            certificates, where the lab has them
+  disks/          images of small file systems under it
 
 lab.json is replaced in one step and changed under a lock.
 """
@@ -21,6 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from gale.errors import LabError
+from gale.lab import disks
 from gale.lab.options import LabOptions
 from gale.lab.processes import Process
 
@@ -29,17 +31,30 @@ ROOT = Path("/run/gale-lab")
 
 @dataclass(slots=True)
 class Notes:
-    """`processes`: per instance, by what they do ("lb", "agent", "server")."""
+    """`processes`: per instance, by what they do ("lb", "agent", "server").
+
+    environments: what is added to the environment of an instance's programs
+    losses: source, target -> percent of the frames that the switch loses on that way
+    """
 
     options: LabOptions
     processes: dict[str, dict[str, Process]] = field(default_factory=dict)
+    environments: dict[str, dict[str, str]] = field(default_factory=dict)
+    losses: dict[tuple[str, str], int] = field(default_factory=dict)
 
     def to_json(self) -> str:
         processes = {
             name: {kind: [process.pid, process.start] for kind, process in kinds.items()}
             for name, kinds in self.processes.items()
         }
-        return json.dumps({"options": self.options.as_dict(), "processes": processes}, indent=2)
+        losses = [[*way, percent] for way, percent in self.losses.items()]
+        record = {
+            "options": self.options.as_dict(),
+            "processes": processes,
+            "environments": self.environments,
+            "losses": losses,
+        }
+        return json.dumps(record, indent=2)
 
     @classmethod
     def from_json(cls, text: str) -> "Notes":
@@ -47,7 +62,8 @@ class Notes:
         processes = {
             name: {kind: Process(*pair) for kind, pair in kinds.items()} for name, kinds in record["processes"].items()
         }
-        return cls(LabOptions(**record["options"]), processes)
+        losses = {(source, target): percent for source, target, percent in record["losses"]}
+        return cls(LabOptions(**record["options"]), processes, record["environments"], losses)
 
 
 class Store:
@@ -80,7 +96,7 @@ class Store:
         return self.directory.exists()
 
     def create(self, notes: Notes) -> None:
-        for folder in ("configs", "logs", "state", "tls"):
+        for folder in ("configs", "logs", "state", "disks", "tls"):
             (self.directory / folder).mkdir(parents=True)
         self.write(notes)
 
@@ -99,6 +115,7 @@ class Store:
         os.replace(new, self.directory / "lab.json")
 
     def remove(self) -> None:
+        disks.unmount_below(self.directory)
         shutil.rmtree(self.directory, ignore_errors=True)
 
     @property
@@ -113,3 +130,6 @@ class Store:
 
     def state(self, name: str) -> Path:
         return self.directory / "state" / name
+
+    def disk(self, name: str) -> Path:
+        return self.directory / "disks" / f"{name}.image"

@@ -47,33 +47,55 @@ async def fetch_local_status(server: Server, timeout_s: float) -> api_pb2.LocalS
         return answer
 
 
-async def fetch_cluster_status(server: Server, timeout_s: float, strong: bool = False) -> dict[str, Any]:
-    """The cluster's status as plain values, in the JSON form that `gale-ctl cluster status -o json` prints. `strong`:
-    only as of now, through the log."""
-    async with _channel(server) as channel:
-        stub = api_pb2_grpc.ManagementServiceStub(channel)
+class OperatorLink:
+    """One connection to a load balancer's API, for many questions and orders."""
+
+    def __init__(self, server: Server, channel: grpc.aio.Channel) -> None:
+        self._server = server
+        self._stub = api_pb2_grpc.ManagementServiceStub(channel)
+
+    async def cluster_status(self, timeout_s: float, strong: bool = False) -> dict[str, Any]:
+        """The cluster's status as plain values, in the JSON form that `gale-ctl cluster status -o json` prints.
+        `strong`: only as of now, through the log."""
         try:
-            answer = await stub.GetClusterStatus(api_pb2.GetClusterStatusRequest(strong=strong), timeout=timeout_s)
+            answer = await self._stub.GetClusterStatus(
+                api_pb2.GetClusterStatusRequest(strong=strong), timeout=timeout_s
+            )
         except grpc.aio.AioRpcError as error:
-            raise _as_remote_error(server, error) from error
-    status = MessageToDict(answer, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
-    status.setdefault("leader", None)
-    for node in status["nodes"]:
-        node.setdefault("banned_until", None)
-        node["checks"] = dict(sorted(node["checks"].items()))
-    return status
+            raise _as_remote_error(self._server, error) from error
+        status = MessageToDict(answer, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
+        status.setdefault("leader", None)
+        for node in status["nodes"]:
+            node.setdefault("banned_until", None)
+            node["checks"] = dict(sorted(node["checks"].items()))
+        return status
+
+    async def set_drain(self, node: str, on: bool, timeout_s: float) -> api_pb2.SetDrainResponse:
+        """Returns when it is committed. Raises RemoteError, also when it is refused."""
+        try:
+            request = api_pb2.SetDrainRequest(node=node, on=on)
+            answer: api_pb2.SetDrainResponse = await self._stub.SetDrain(request, timeout=timeout_s)
+        except grpc.aio.AioRpcError as error:
+            raise _as_remote_error(self._server, error) from error
+        return answer
+
+
+@asynccontextmanager
+async def operator_link(server: Server) -> AsyncIterator[OperatorLink]:
+    async with _channel(server) as channel:
+        yield OperatorLink(server, channel)
+
+
+async def fetch_cluster_status(server: Server, timeout_s: float, strong: bool = False) -> dict[str, Any]:
+    """As OperatorLink.cluster_status, on a connection of its own."""
+    async with operator_link(server) as link:
+        return await link.cluster_status(timeout_s, strong)
 
 
 async def set_drain(server: Server, node: str, on: bool, timeout_s: float) -> api_pb2.SetDrainResponse:
-    """Returns when it is committed. Raises RemoteError, also when it is refused."""
-    async with _channel(server) as channel:
-        stub = api_pb2_grpc.ManagementServiceStub(channel)
-        try:
-            request = api_pb2.SetDrainRequest(node=node, on=on)
-            answer: api_pb2.SetDrainResponse = await stub.SetDrain(request, timeout=timeout_s)
-        except grpc.aio.AioRpcError as error:
-            raise _as_remote_error(server, error) from error
-        return answer
+    """As OperatorLink.set_drain, on a connection of its own."""
+    async with operator_link(server) as link:
+        return await link.set_drain(node, on, timeout_s)
 
 
 class NodeLink:

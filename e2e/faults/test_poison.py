@@ -1,0 +1,52 @@
+"""A command that nobody can apply, in the log of all."""
+
+import subprocess
+import sys
+import time
+
+from e2e.conftest import until
+from e2e.faults import scenes
+from e2e.faults.results import Results
+from gale.lab.cluster import Lab
+from gale.lab.processes import entering
+from gale.rpc import raft_codec
+
+NAMES = ("lb-0", "lb-1", "lb-2")
+NEXT_COMMIT_S = 0.1
+
+
+def test_a_command_that_nobody_can_apply_is_skipped_by_all(lab: Lab, results: Results) -> None:
+    """It comes from one that speaks as lb-2, from its address, while lb-2 is down: gale itself cannot make it."""
+    greeting = scenes.first_frame(lab, "lb-2", "lb-0").hex()
+    lab.stop("lb-2")
+    poison = raft_codec.encode({"type": "apply_command", "command": b"\0" + b"\xff poison"})
+    with lab.watch(0.1, local=True) as watch:
+        rest = scenes.servers(lab, ["lb-0", "lb-1"])
+        until(lambda: scenes.level(watch, rest), within_s=10)
+        leading = scenes.leader(lab, watch, among=["lb-0", "lb-1"])
+        at = f"{lab.topology.instance(leading).private}:{scenes.RAFT_PORT}"
+        command = [sys.executable, "-P", str(scenes.ATTACKS), "--kind=say", f"--at={at}", f"--hello={greeting}"]
+        with lab.orders(["node-1"], names=[leading], interval_s=0.01) as orders:
+            until(lambda: scenes.missing_order(orders), within_s=5)
+            place = lab.topology.instance("lb-2").namespace
+            began_s = time.monotonic()
+            subprocess.run(
+                entering(place, [*command, f"--frames={poison.hex()}", "--seconds=1"]), timeout=20, check=True
+            )
+            until(lambda: None if skipped(lab, "lb-0") and skipped(lab, "lb-1") else "the poison", within_s=5)
+            time.sleep(0.3)
+        gap_s = max(order.took_s for order in orders.all if order.ended_s >= began_s)
+        lab.start("lb-2")
+        until(lambda: scenes.level(watch, lab.servers), within_s=15)
+    counts = {name: skipped(lab, name) for name in NAMES}
+    results.judge(
+        "15 poison command",
+        "an entry that is no command, by one in a load balancer's place",
+        f"each skips it once, next commit ≤ {1000 * NEXT_COMMIT_S:.0f} ms",
+        f"skipped {counts}, longest order {1000 * gap_s:.0f} ms",
+        set(counts.values()) == {1} and gap_s <= NEXT_COMMIT_S,
+    )
+
+
+def skipped(lab: Lab, name: str) -> int:
+    return lab.log(name).count("could not be applied and is skipped")
