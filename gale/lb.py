@@ -6,6 +6,7 @@ last. On the way out the programs stay attached: the kernel goes on forwarding w
 """
 
 import asyncio
+import gc
 import resource
 import signal
 import socket
@@ -95,6 +96,7 @@ async def run(config: LbConfig) -> None:
                 await server.start()
                 stack.push_async_callback(server.stop, 0.2)
             await consensus.start(changed=controller.wake)
+            calm_the_collector()
             if config.tls is None:
                 log.warning(
                     "no [tls]: whoever reaches the private network can pose as a load balancer, a node or an operator,"
@@ -110,6 +112,15 @@ def raise_open_files() -> int:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     return most
+
+
+def calm_the_collector() -> None:
+    """A full collection of garbage stops the loop for as long as there is much to look at: a second with ten thousand
+    nodes, more than an election takes. What is here now stays anyway and is looked at no more; the next full one comes
+    after millions of objects that nobody has freed, which checks never leave behind and calls two at a time."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(700, 10, 1_000)
 
 
 def within(limits: Limits, files: int) -> Limits:

@@ -24,7 +24,7 @@ API_LIMITS = Limits(calls_per_s=200, burst=400, open_per_source=64, open_in_all=
 # A node sends three checks within checks_timeout, which is a second at least, and one at each change of its service.
 CHECKS_PER_S = 10.0
 CHECKS_BURST = 20
-SOURCES_KEPT = 10_000
+SOURCES_KEPT = 20_000
 
 
 class Pace:
