@@ -21,6 +21,7 @@ from pysyncobj.node import Node
 
 import gale.core.apply
 import gale.raft.snapshots
+import gale.raft.transport
 import gale.rpc.snapshot_codec
 from gale.core.commands import Barrier, Command
 from gale.core.outcome import Outcome
@@ -28,6 +29,7 @@ from gale.core.shared import HealthPolicy, Service, SharedConfig
 from gale.errors import ConsensusError
 from gale.raft.consensus import RaftConsensus
 from gale.raft.replica import Replica
+from gale.raft.streams import Stream
 from gale.raft.transport import PeerTransport
 from tests.sim.disk import Platter
 from tests.sim.linear import linearizable
@@ -258,7 +260,9 @@ class Cluster:
     def _in_place_of_the_real(self) -> Iterator[None]:
         """The library's clock, poller and pipe, entropy, fewer slots; and the witness at its places."""
         witness = self.witness
-        apply, send, propose = Replica._SyncObj__doApplyCommand, PeerTransport.send, RaftConsensus.propose
+        send, write = PeerTransport.send, gale.raft.transport._write
+        gathered: dict[int, tuple[bytes, Node, dict[str, Any]]] = {}
+        apply, propose = Replica._SyncObj__doApplyCommand, RaftConsensus.propose
 
         def applied(replica: Replica, entry: bytes) -> Any:
             before = replica.state
@@ -269,9 +273,17 @@ class Cluster:
 
         def sent(transport: PeerTransport, node: Node, message: dict[str, Any]) -> bool:
             if done := send(transport, node, message):
+                frame = transport._gathered[-1][1]
+                gathered[id(frame)] = (frame, node, message)
+            return done
+
+        def written(stream: Stream, frame: bytes) -> None:
+            """Only now has it been said: a process that ends before the sync has said nothing."""
+            write(stream, frame)
+            if id(frame) in gathered:
+                _, node, message = gathered.pop(id(frame))
                 with self.trace.noting():
                     witness.sent(_machine(), node, message)
-            return done
 
         async def proposed(consensus: RaftConsensus, command: Command) -> Outcome:
             machine = _machine()
@@ -292,6 +304,7 @@ class Cluster:
             mock.patch.object(gale.rpc.snapshot_codec, "PIECE_BYTES", self.setting.piece_bytes),
             mock.patch.object(Replica, "_SyncObj__doApplyCommand", applied),
             mock.patch.object(PeerTransport, "send", sent),
+            mock.patch.object(gale.raft.transport, "_write", written),
             mock.patch.object(RaftConsensus, "propose", proposed),
         ):
             yield
