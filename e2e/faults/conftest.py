@@ -90,7 +90,8 @@ def faults(lab: Lab) -> Iterator[Faults]:
 
 @pytest.fixture(scope="session")
 def results(pytestconfig: pytest.Config) -> Results:
-    return pytestconfig.stash.setdefault(RESULTS, Results())
+    directory = pytestconfig.getoption("--faults-results")
+    return pytestconfig.stash.setdefault(RESULTS, Results(Path(directory) if directory else None))
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -128,5 +129,3 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     for row in results.sorted():
         mark = "held    " if row.held else "NOT HELD"
         terminalreporter.write_line(f"{mark} {row.fault}: {row.done}: {row.measured} (bound: {row.bound})")
-    if directory := config.getoption("--faults-results"):
-        results.write(Path(directory))

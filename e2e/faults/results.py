@@ -18,11 +18,16 @@ class Row:
 
 @dataclass(slots=True)
 class Results:
+    """`directory`: where they are written after each, for a long run may be broken off; None: nowhere."""
+
+    directory: Path | None = None
     rows: list[Row] = field(default_factory=list)
 
     def judge(self, fault: str, done: str, bound: str, measured: str, held: bool) -> None:
         """Note it whatever came out, and fail the test when the bound was not kept."""
         self.rows.append(Row(fault, done, bound, measured, held))
+        if self.directory:
+            self.write(self.directory)
         assert held, f"{fault}: {done}: bound {bound}, measured {measured}"
 
     def sorted(self) -> list[Row]:
