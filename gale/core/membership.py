@@ -23,7 +23,7 @@ def check_members(in_force: Collection[str], configured: Collection[str]) -> str
     adds, lacks = set(configured) - set(in_force), set(in_force) - set(configured)
     changes = [f"{verb} {', '.join(sorted(some))}" for verb, some in (("adds", adds), ("lacks", lacks)) if some]
     return (
-        f"its load_balancer_quorum.addresses are {', '.join(sorted(configured))}, in force are"
+        f"it lists {', '.join(sorted(configured))}; in force are"
         f" {', '.join(sorted(in_force))}: it {' and '.join(changes)}; change one at a time, on every load balancer"
     )
 

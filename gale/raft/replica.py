@@ -258,6 +258,10 @@ class Replica(SyncObj):
     def fresh(self) -> bool:
         return self.journal.learner and self.term == 0 and self.journal[-1][1] == 1
 
+    @property
+    def now_s(self) -> float:
+        return _now_s()
+
     def barrier(self) -> None:
         self.journal.barrier()
 
@@ -276,12 +280,16 @@ class Replica(SyncObj):
         found = term_at(self, min(message["commit_index"], self.commit_index))
         return found is not None and found == self.term
 
-    def take_answer(self, node: Node, message: Message, deliver: Callable[[Node, Message], None]) -> None:
+    def take_answer(
+        self, node: Node, message: Message, sent_s: float, deliver: Callable[[Node, Message], None]
+    ) -> None:
         indexes: dict[Node, int] = self._SyncObj__raftNextIndex  # type: ignore[attr-defined]
-        before = indexes.get(node, 0)
+        followed: dict[Node, float] = self._SyncObj__lastResponseTime  # type: ignore[attr-defined]
+        index, at_s = indexes.get(node, 0), followed.get(node, 0.0)
         deliver(node, message)
+        followed[node] = max(at_s, sent_s)
         if message["success"]:
-            indexes[node] = max(before, indexes.get(node, 0))
+            indexes[node] = max(index, indexes.get(node, 0))
 
     def take_canvass(self, node: Node, message: Message) -> Message | None:
         if message["type"] == "canvass":

@@ -65,6 +65,11 @@ class Owner(Log, Protocol):
         """It has no log and never had one."""
         ...
 
+    @property
+    def now_s(self) -> float:
+        """The library's clock."""
+        ...
+
     def barrier(self) -> None:
         """Return once everything that a message may promise is on disk. Raises DiskError."""
         ...
@@ -73,8 +78,11 @@ class Owner(Log, Protocol):
         """Deliver an append, and note that its sender leads."""
         ...
 
-    def take_answer(self, node: Node, message: Message, deliver: Callable[[Node, Message], None]) -> None:
-        """Deliver an answer to an append without moving the peer's next index backwards."""
+    def take_answer(
+        self, node: Node, message: Message, sent_s: float, deliver: Callable[[Node, Message], None]
+    ) -> None:
+        """Deliver an answer to an append without moving the peer's next index backwards. The peer followed when the
+        append left, at `sent_s`; a late answer says no more than that."""
         ...
 
     def take_canvass(self, node: Node, message: Message) -> Message | None:
@@ -96,6 +104,7 @@ class Peer:
     stream: Stream | None = None
     hello: Hello | None = None
     link: Link = field(default_factory=Link)
+    sent_s: dict[int, float] = field(default_factory=dict)  # when each append left that is not answered yet
 
 
 class PeerTransport(Transport):
@@ -152,6 +161,8 @@ class PeerTransport(Transport):
             return False
         if not self._gathered:
             asyncio.get_running_loop().call_soon(self._flush)
+        if message["type"] == "append_entries":
+            peer.sent_s[peer.link.sent + 1] = self._owner.now_s
         self._gathered.append((peer.stream, self._codec.encode(outgoing(message, peer.link, self._owner))))
         return True
 
@@ -235,7 +246,7 @@ class PeerTransport(Transport):
         if peer.stream:
             peer.stream.abort()
             self._onNodeDisconnected(peer.node)
-        peer.stream, peer.hello, peer.link = stream, hello, Link()
+        peer.stream, peer.hello, peer.link, peer.sent_s = stream, hello, Link(), {}
         self._onNodeConnected(peer.node)
         self._owner.wake()
 
@@ -255,8 +266,11 @@ class PeerTransport(Transport):
                 if answer:
                     self.send(peer.node, answer)
             case "next_node_idx":
+                sequence, _ = message["answers"]
+                sent_s = peer.sent_s.get(sequence, 0.0)
+                peer.sent_s = {later: at_s for later, at_s in peer.sent_s.items() if later > sequence}
                 if takes_answer(message, peer.link, self._owner):
-                    self._owner.take_answer(peer.node, message, self._onMessageReceived)
+                    self._owner.take_answer(peer.node, message, sent_s, self._onMessageReceived)
             case "canvass" | "canvass_answer":
                 if answer := self._owner.take_canvass(peer.node, message):
                     self.send(peer.node, answer)

@@ -54,7 +54,9 @@ def back_and_forth() -> Patches:
     def takes_answer(message: Message, link: Link, log: Log) -> bool:
         return log.leads and message["answers"][1] == log.term
 
-    def take_answer(replica: Replica, node: Any, message: Message, deliver: Callable[[Any, Message], None]) -> None:
+    def take_answer(
+        replica: Replica, node: Any, message: Message, sent_s: float, deliver: Callable[[Any, Message], None]
+    ) -> None:
         deliver(node, message)
 
     yield mock.patch.object(gale.raft.transport, "takes_answer", takes_answer)

@@ -11,6 +11,8 @@ from tests.sim.run import command, run_many
 
 FIXED = 300
 FRESH = 100
+FOUND = (7, 25, 2287, 3104, 3108, 10010, 10356)
+"""Seeds that have found a fault of gale: a snapshot half received, a sync a message, an epoch twice, a late answer."""
 
 
 @pytest.mark.timeout(1_200)
@@ -32,3 +34,8 @@ def test_a_seed_does_the_same_twice() -> None:
     once, again = (list(run_many(range(10, 16), jobs=jobs)) for jobs in (1, 2))
     assert [result.hash for result in once] == [result.hash for result in again]
     assert len({result.hash for result in once}) == len(once)
+
+
+def test_what_was_found_once_stays_mended() -> None:
+    broken = [f"{r.violation}\n  {command(r)}" for r in run_many(FOUND) if r.violation]
+    assert not broken, "\n".join(broken)

@@ -105,7 +105,7 @@ def test_a_load_balancer_that_is_no_member_any_more_is_forgotten_with_what_it_sa
     [
         ("abc", "abx", "it adds x and lacks c; change one at a time, on every load balancer"),
         ("abc", "abcde", "it adds d, e; change"),
-        ("abc", "a", "are a, in force are a, b, c: it lacks b, c; change"),
+        ("abc", "a", "it lists a; in force are a, b, c: it lacks b, c; change"),
     ],
 )
 def test_a_list_that_may_not_be_used_is_explained(in_force: str, configured: str, words: str) -> None:
