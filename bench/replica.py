@@ -32,10 +32,9 @@ from gale.core.outcome import Applied
 from gale.core.shared import HealthPolicy, Service, SharedConfig
 from gale.core.state import NodeInfo, Phase
 from gale.errors import ConsensusError
-from gale.log import configure
+from gale.log import Refusals, configure
 from gale.raft.consensus import RaftConsensus
 from gale.raft.disk import Disk
-from gale.raft.refusals import Refusals
 from gale.raft.tcp import TcpStreams
 from gale.rpc.log_codec import LogCodec
 from gale.tls import Credentials
@@ -56,7 +55,11 @@ class Replica:
         self._quorum = tuple(sorted(given.quorum.split(",")))
         self._file: Path = given.directory / "snapshot"
         self._longest_s = 0.0
-        hello, disk, refusals = Hello(self._me, self._quorum, SHARED), Disk(given.directory), Refusals()
+        hello, disk, refusals = (
+            Hello(self._me, self._quorum, SHARED),
+            Disk(given.directory),
+            Refusals("refused"),
+        )
         ip = self._me.rpartition(":")[0]
         own = None
         if given.certificates:

@@ -28,9 +28,9 @@ from gale.dataplane.attach import detach
 from gale.dataplane.links import interface_addresses
 from gale.dataplane.settings import DataplaneSettings, Listener
 from gale.errors import ConfigError, HostError
+from gale.log import Refusals
 from gale.raft.consensus import RaftConsensus
 from gale.raft.disk import Disk
-from gale.raft.refusals import Refusals
 from gale.raft.tcp import TcpStreams
 from gale.rpc.api_service import ManagementService
 from gale.rpc.limits import API_LIMITS, NODE_LIMITS, Limits
@@ -73,7 +73,7 @@ async def run(config: LbConfig) -> None:
             )
             dataplane = BpfDataplane(settings)
             hello = Hello(address, tuple(sorted(config.quorum)), config.shared, config.enforces)
-            refusals = Refusals()
+            refusals = Refusals("raft connection refused")
             streams = TcpStreams(address, config.quorum, refusals, own)
             stack.callback(streams.close)
             consensus = RaftConsensus(hello, Disk(config.state_directory), LogCodec(), streams, SystemClock(), refusals)

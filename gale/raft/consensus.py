@@ -23,9 +23,9 @@ from gale.core.once import next_epoch
 from gale.core.outcome import Applied, Outcome, Repeated, Superseded
 from gale.core.state import ClusterState
 from gale.errors import ConfigError, ConsensusError
+from gale.log import Refusals
 from gale.ports import Clock, ConsensusStatus
 from gale.raft.disk import Disk, DiskError
-from gale.raft.refusals import Refusals
 from gale.raft.replica import Codec, Replica
 from gale.raft.streams import Streams
 

@@ -35,11 +35,11 @@ from gale.core.membership import agreed
 from gale.core.outcome import Outcome, Rejected
 from gale.core.state import ClusterState
 from gale.errors import HostError
+from gale.log import Refusals
 from gale.raft import snapshots, transport
 from gale.raft.disk import Disk
 from gale.raft.election import Standing, would_vote
 from gale.raft.journal import Journal
-from gale.raft.refusals import Refusals
 from gale.raft.rules import Entries, Message, term_at
 from gale.raft.streams import Streams
 

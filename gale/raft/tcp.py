@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import Any
 
 from gale.errors import HostError
-from gale.raft.refusals import Refusals
+from gale.log import Refusals
 from gale.raft.streams import Stream
 from gale.raft.transport import FRAME_MAX
 from gale.tls import Credentials, Role, identity
@@ -89,14 +89,14 @@ class TcpStreams:
                     ip, int(port), local_addr=(self._ip, 0), limit=FRAME_MAX, **tls
                 )
         except ssl.SSLError as error:
-            self._refusals.note(ip, f"no TLS: {error}")
+            self._refusals.note(source=ip, reason=f"no TLS: {error}")
             raise
         try:
             stream = TcpStream(reader, writer)
             stream.demand(ip)
         except ValueError as violation:
             writer.transport.abort()
-            self._refusals.note(ip, str(violation))
+            self._refusals.note(source=ip, reason=str(violation))
             raise ConnectionRefusedError(str(violation)) from violation
         self._open.add(stream)
         return stream
@@ -114,15 +114,15 @@ class TcpStreams:
             try:
                 connection, (source, *_) = await loop.sock_accept(self._listener)
             except OSError as error:  # no descriptor is left, or the peer is gone again
-                self._refusals.note("listener", f"cannot accept: {error.strerror}")
+                self._refusals.note(source="listener", reason=f"cannot accept: {error.strerror}")
                 await asyncio.sleep(PAUSE_S)
                 continue
             held = self._held.get(source, 0)
             if source not in self._listed:
-                self._refusals.note(source, "its address is not in load_balancer_quorum.addresses")
+                self._refusals.note(source=source, reason="its address is not in load_balancer_quorum.addresses")
                 connection.close()
             elif held >= CONNECTIONS_PER_SOURCE_MAX or sum(self._held.values()) >= CONNECTIONS_MAX:
-                self._refusals.note(source, "too many connections")
+                self._refusals.note(source=source, reason="too many connections")
                 connection.close()
             else:
                 self._held[source] = held + 1
@@ -149,9 +149,9 @@ class TcpStreams:
             self._open.add(stream)
             await accepted(stream)
         except ValueError as violation:
-            self._refusals.note(source, str(violation))
+            self._refusals.note(source=source, reason=str(violation))
         except (OSError, ssl.SSLError, TimeoutError) as error:
-            self._refusals.note(source, f"no TLS: {error}" if self._credentials else str(error))
+            self._refusals.note(source=source, reason=f"no TLS: {error}" if self._credentials else str(error))
         finally:
             if stream:
                 stream.abort()

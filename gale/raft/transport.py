@@ -21,8 +21,8 @@ from pysyncobj.node import Node
 from pysyncobj.transport import Transport
 
 from gale.core.hello import Hello, judge
+from gale.log import Refusals
 from gale.raft.disk import DiskError
-from gale.raft.refusals import Refusals
 from gale.raft.rules import Link, Log, Message, incoming_append, outgoing, takes_answer
 from gale.raft.streams import Stream, Streams
 
@@ -201,7 +201,7 @@ class PeerTransport(Transport):
                 if len(frame) >= LARGE:
                     await asyncio.sleep(0)  # a snapshot comes in many of these: others have their turn in between
         except ValueError as violation:
-            self.refusals.note(stream.source, str(violation))
+            self.refusals.note(source=stream.source, reason=str(violation))
         except _IgnoredError:
             await asyncio.sleep(LINGER_S)
         except (OSError, TimeoutError, asyncio.IncompleteReadError):

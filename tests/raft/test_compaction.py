@@ -9,8 +9,8 @@ from gale.core.commands import Announce, Command, Origin, Passed, Proposal, Repo
 from gale.core.hello import Hello
 from gale.core.shared import Service, SharedConfig
 from gale.core.state import ClusterState, NodeInfo
+from gale.log import Refusals
 from gale.raft.disk import Disk
-from gale.raft.refusals import Refusals
 from gale.raft.replica import Replica
 from gale.raft.streams import Stream
 from gale.rpc.log_codec import LogCodec
@@ -33,7 +33,14 @@ class NoStreams:
 
 
 def started(directory: Path) -> Replica:
-    replica = Replica(Hello(ME, (ME,), SHARED), Disk(directory), LogCodec(), NoStreams(), Refusals(), lambda: None)
+    replica = Replica(
+        Hello(ME, (ME,), SHARED),
+        Disk(directory),
+        LogCodec(),
+        NoStreams(),
+        Refusals("refused"),
+        lambda: None,
+    )
     for _ in range(1_000):
         replica.tick()
         if replica.leads and replica.isReady():

@@ -11,7 +11,7 @@ import pytest
 from gale.core.commands import Drain, Origin, Proposal
 from gale.core.outcome import Applied, Rejected
 from gale.errors import ConsensusError, HostError
-from gale.raft.refusals import Refusals
+from gale.log import Refusals
 from gale.raft.tcp import TcpStreams
 from tests.raft.trio import announce, eventually, passed, trio
 
@@ -163,7 +163,7 @@ async def test_a_port_in_use_is_one_line(tmp_path: Path) -> None:
         taken.listen()
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         with pytest.raises(HostError, match="Address already in use"):
-            TcpStreams(address, (address,), Refusals())
+            TcpStreams(address, (address,), Refusals("refused"))
 
 
 async def test_what_is_proposed_in_one_turn_is_synced_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,9 +12,9 @@ from gale.core.commands import Announce, Passed, Report
 from gale.core.hello import Hello
 from gale.core.shared import HealthPolicy, Service, SharedConfig
 from gale.core.state import NodeInfo
+from gale.log import Refusals
 from gale.raft.consensus import RaftConsensus
 from gale.raft.disk import Disk
-from gale.raft.refusals import Refusals
 from gale.raft.streams import Stream
 from gale.raft.tcp import TcpStream, TcpStreams
 from gale.rpc.log_codec import LogCodec
@@ -86,7 +86,7 @@ class Trio:
         self, address: str, *, members: tuple[str, ...] = (), shared: SharedConfig = SHARED, enforces: bool = False
     ) -> RaftConsensus:
         members = tuple(sorted(members or self.quorum))
-        refusals = Refusals()
+        refusals = Refusals("refused")
         streams = self.streams[address] = CutStreams(address, members, refusals, self.credentials)
         hello = Hello(address, members, shared, enforces)
         try:

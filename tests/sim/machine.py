@@ -16,11 +16,11 @@ from gale.core.hello import Hello
 from gale.core.shared import SharedConfig
 from gale.core.state import ClusterState, NodeInfo
 from gale.errors import GaleError
+from gale.log import Refusals
 from gale.memory import MemoryDataplane
 from gale.ports import ConsensusStatus
 from gale.raft.consensus import RaftConsensus
 from gale.raft.disk import DiskError
-from gale.raft.refusals import Refusals
 from gale.raft.replica import Replica
 from gale.rpc.log_codec import LogCodec
 from tests.sim.disk import Platter, SimDisk
@@ -170,7 +170,7 @@ class Machine:
             members=self.members,
         )
         try:
-            consensus = RaftConsensus(hello, life.disk, LogCodec(), life.host, self.clock, Refusals())
+            consensus = RaftConsensus(hello, life.disk, LogCodec(), life.host, self.clock, Refusals("refused"))
             conf: Any = consensus._replica.conf  # type: ignore[attr-defined]
             conf.logCompactionMinEntries = self.entries_before_snapshot or conf.logCompactionMinEntries
             conf.appendEntriesBatchSizeBytes = self.append_bytes or conf.appendEntriesBatchSizeBytes
