@@ -93,9 +93,6 @@ class JournalMachine(RuleBasedStateMachine):
         with self.attempt():
             self.journal.setRaftCommitIndex(self.entries[position][1])
             self.commits.add(self.entries[position][1])
-            if position >= self.promised:
-                self.promised = len(self.entries)
-                self.stored = (self.term, self.vote)
 
     @rule()
     def second(self) -> None:
