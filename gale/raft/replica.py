@@ -177,10 +177,9 @@ class Replica(SyncObj):
         return frozenset(peer.id for peer in peers)
 
     def step_down(self) -> None:
-        """Lead no more: the others elect somebody. Used when the disk does not take what leading writes."""
         if self._isLeader():
-            self._SyncObj__setState(0)  # type: ignore[attr-defined]  # follower
             self._follow_nobody()
+        self._SyncObj__setState(0)  # type: ignore[attr-defined]  # follower
 
     # elections
 

@@ -89,6 +89,11 @@ class Owner(Log, Protocol):
         """Take a question before an election, and give the answer; or take an answer."""
         ...
 
+    def step_down(self) -> None:
+        """Lead no more, and stand no more. The library, whose disk fails in the midst of taking a higher term, has the
+        term already and goes on to lead or stand in it."""
+        ...
+
     def wake(self) -> None:
         """A message arrived: tick soon."""
         ...
@@ -254,8 +259,10 @@ class PeerTransport(Transport):
         """Raises ValueError for a message that no peer in its right mind sends."""
         if not self._owner.learner and message.get("term", 0) > self._owner.term + TERM_JUMP_MAX:
             raise ValueError(f"term {message['term']} is far above ours, {self._owner.term}")
-        with suppress(DiskError):  # not answered; the next tick meets the same disk, and says so
+        try:
             self._deliver(peer, message)
+        except DiskError:  # not answered; the next tick meets the same disk, and says so
+            self._owner.step_down()
         self._owner.wake()
 
     def _deliver(self, peer: Peer, message: Message) -> None:
