@@ -323,7 +323,7 @@ class Replica(SyncObj):
         try:
             self.state, outcome = apply(self.state, self._codec.decode_command(entry[1:]))
         except Exception as error:
-            log.exception("a command could not be applied and is skipped, on every load balancer alike")
+            log.error("a command could not be applied and is skipped, on every load balancer alike", reason=repr(error))
             return Rejected(f"not applicable: {error!r}")
         return outcome
 
