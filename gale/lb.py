@@ -72,11 +72,12 @@ async def run(config: LbConfig) -> None:
                 slots=SLOTS,
             )
             dataplane = BpfDataplane(settings)
-            hello = Hello(address, tuple(sorted(config.quorum)), config.shared, config.enforces)
+            clock, members = SystemClock(), tuple(sorted(config.quorum))
+            hello = Hello(address, members, config.shared, config.enforces)
             refusals = Refusals("raft connection refused")
             streams = TcpStreams(address, config.quorum, refusals, own)
             stack.callback(streams.close)
-            consensus = RaftConsensus(hello, Disk(config.state_directory), LogCodec(), streams, SystemClock(), refusals)
+            consensus = RaftConsensus(hello, Disk(config.state_directory), LogCodec(), streams, clock, refusals)
             stack.push_async_callback(consensus.stop)
             me = Announce(
                 time_ms=0,
@@ -86,9 +87,9 @@ async def run(config: LbConfig) -> None:
                 shared=config.shared,
                 enforces=config.enforces,
                 leads=False,
-                members=tuple(sorted(config.quorum)),
+                members=members,
             )
-            controller = Controller(me, consensus, dataplane, SystemClock())
+            controller = Controller(me, consensus, dataplane, clock)
             add_NodeServiceServicer_to_server(NodeService(address, controller), nodes)
             management = ManagementService(controller, config.quorum, config.api_port, own)
             add_ManagementServiceServicer_to_server(management, api)

@@ -276,8 +276,7 @@ class Replica(SyncObj):
 
     def _has_all(self, message: Message) -> bool:
         """The log holds a committed entry of the leader's own term, and so all that was ever committed before it."""
-        found = term_at(self, min(message["commit_index"], self.commit_index))
-        return found is not None and found == self.term
+        return term_at(self, min(message["commit_index"], self.commit_index)) == self.term
 
     def take_answer(
         self, node: Node, message: Message, sent_s: float, deliver: Callable[[Node, Message], None]

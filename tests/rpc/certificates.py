@@ -1,6 +1,5 @@
 """A directory of certificates for tests, and a gRPC port that asks for them."""
 
-import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -17,6 +16,7 @@ from gale.rpc.node_service import NodeService
 from gale.rpc.server import listen
 from gale.rpc.v1.node_pb2_grpc import add_NodeServiceServicer_to_server
 from gale.tls import Credentials, Identity, Role
+from tests.raft.trio import free_addresses
 
 
 class Folder:
@@ -58,17 +58,6 @@ class Gate:
         return Standing("left")
 
 
-def free_address() -> str:
-    with socket.socket() as probe:
-        for port in range(20_000, 30_000):
-            try:
-                probe.bind(("127.0.0.1", port))
-                return f"127.0.0.1:{port}"
-            except OSError:
-                continue
-    raise OSError("no port is free between 20000 and 30000")
-
-
 @asynccontextmanager
 async def serving(
     credentials: Credentials | None,
@@ -77,7 +66,7 @@ async def serving(
     limits: Limits = API_LIMITS,
 ) -> AsyncIterator[str]:
     """A port as gale-lb opens it; yields its address."""
-    address = free_address()
+    (address,) = free_addresses(1)
     server = await listen([address], limits, credentials)
     server.add_generic_rpc_handlers(handlers)
     if gate:
