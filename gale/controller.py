@@ -66,11 +66,11 @@ class Controller:
     def policy(self) -> HealthPolicy:
         return self._consensus.state.shared.health if self._consensus.state.reference else self._me.shared.health
 
-    def check(self, info: NodeInfo, serving: bool) -> Standing:
-        if reason := impostor(self.state, info):
-            self._refuse(info, reason)
+    def check(self, info: NodeInfo, serving: bool, reason: str = "") -> Standing:
+        if refusal := impostor(self.state, info):
+            self._refuse(info, refusal)
         else:
-            self._watch.check(info, serving, self._clock.monotonic_ms())
+            self._watch.check(info, serving, self._clock.monotonic_ms(), reason)
         return self._standing(info)
 
     async def goodbye(self, info: NodeInfo) -> Standing:
@@ -89,7 +89,8 @@ class Controller:
         node = self.state.nodes.get(info.id)
         known = node is not None and node.info.address == info.address
         phase = node.phase.value if node and known else "unknown"
-        return Standing(phase, self._refused.get((info.id, info.address), ""))
+        lacks = info.lacks(self.state.shared.services)
+        return Standing(phase, self._refused.get((info.id, info.address), ""), lacks)
 
     # gale.ports.Operator
 
@@ -104,7 +105,7 @@ class Controller:
             config_hash=self._me.shared.hash,
             generation=self._held.generation,
             consensus=self._consensus.status(),
-            verdicts=self._dataplane.counters(),
+            verdicts=self._dataplane.counters().verdicts,
             attachments=self._dataplane.attachments,
             degraded=tuple(sorted(self._taken_away())),
         )

@@ -3,7 +3,7 @@
 They implement the ports of gale/ports.py and enforce the same rules as the real ones; nothing is patched to use them.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 
 from gale.core.apply import apply
 from gale.core.commands import Command, Origin, Proposal
@@ -13,11 +13,17 @@ from gale.core.plan import SetSlots, Write, after
 from gale.core.state import ClusterState
 from gale.core.view import View
 from gale.errors import ConsensusError, DataplaneError
-from gale.ports import ConsensusStatus
+from gale.ports import ConsensusStatus, Counters, Explanation, Question
 
 
 class MemoryDataplane:
-    """Maps as a view, for these services. A write that would leave a slot without its node raises, as `after` does."""
+    """Maps as a view, for these services. A write that would leave a slot without its node raises, as `after` does.
+
+    counted       what `counters` gives
+    explanations  what `explain` gives: question -> explanation; any other question is for no service
+    differences   what the next `verify` finds, and mends
+    farewells     the numbers that were given one, in order
+    """
 
     def __init__(self, services: Iterable[str] = ("default",)) -> None:
         self._services = set(services)
@@ -25,6 +31,10 @@ class MemoryDataplane:
         self.writes: list[Write] = []
         self.attachments: dict[str, str] = {}
         self.refuse: Callable[[Write], bool] = lambda write: False
+        self.counted = Counters()
+        self.explanations: dict[Question, Explanation] = {}
+        self.differences: tuple[str, ...] = ()
+        self.farewells: list[int] = []
 
     def perform(self, write: Write) -> None:
         if self.refuse(write):
@@ -40,8 +50,18 @@ class MemoryDataplane:
     def refresh_neighbours(self) -> tuple[object, ...]:
         return ()
 
-    def counters(self) -> Mapping[str, int]:
-        return {}
+    def counters(self) -> Counters:
+        return self.counted
+
+    def explain(self, question: Question) -> Explanation:
+        return self.explanations.get(question, Explanation("no_service", "pass", "no service has this destination"))
+
+    def verify(self) -> tuple[str, ...]:
+        found, self.differences = self.differences, ()
+        return found
+
+    def farewell(self, number: int) -> None:
+        self.farewells.append(number)
 
 
 class MemoryConsensus:

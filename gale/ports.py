@@ -4,7 +4,7 @@ Each has a real adapter (gale/raft/, gale/dataplane/, gale/clock.py) and a small
 runs (gale/memory.py); none is ever patched.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -66,11 +66,12 @@ class Consensus(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """What the cluster makes of a node: its phase ("unknown" before it is in the log), and why its last report was not
-    taken, empty when it was."""
+    """What the cluster makes of a node: its phase ("unknown" before it is in the log), why its last report was not
+    taken, empty when it was, and what it lacks for a service that it takes part in, empty when nothing."""
 
     phase: str
     refusal: str = ""
+    lacks: str = ""
 
 
 class NodeGate(Protocol):
@@ -78,8 +79,8 @@ class NodeGate(Protocol):
 
     def policy(self) -> HealthPolicy: ...
 
-    def check(self, info: NodeInfo, serving: bool) -> Standing:
-        """Take a check, and say how the node stands now."""
+    def check(self, info: NodeInfo, serving: bool, reason: str = "") -> Standing:
+        """Take a check, and say how the node stands now. `reason`: why it does not serve, in its own words."""
         ...
 
     async def goodbye(self, info: NodeInfo) -> Standing:
@@ -119,6 +120,89 @@ class Operator(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """What passed since the maps were made, in packets and bytes of IP, headers included. `in` is from clients to
+    nodes; what nodes answer directly (l2, l3) is not seen. `flows`: new ones (l4)."""
+
+    in_packets: int = 0
+    in_bytes: int = 0
+    out_packets: int = 0
+    out_bytes: int = 0
+    flows: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Counters:
+    """Packets per verdict name, and traffic per service name and per node number; without those that had none."""
+
+    verdicts: Mapping[str, int] = field(default_factory=dict)
+    services: Mapping[str, Traffic] = field(default_factory=dict)
+    nodes: Mapping[int, Traffic] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A packet to be explained. Addresses are of the same IP version; `protocol` is "tcp" or "udp".
+
+    opening  as the first packet of a flow (TCP: with SYN) rather than one in its middle (TCP: with ACK)
+    """
+
+    source: str
+    source_port: int
+    destination: str
+    destination_port: int
+    protocol: str = "tcp"
+    opening: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class FlowEntry:
+    """What the table of flows holds about a packet's flow.
+
+    source_port  the port at which the node sees the client
+    state        "opening", "established" or "ended"
+    quiet_s      since it was last seen
+    """
+
+    source_port: int
+    state: str
+    quiet_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """One header of a packet: "ethernet", "vlan", "ipv4", "ipv6", "tcp", "udp", "icmp", "icmpv6"; what its fields
+    hold, as text."""
+
+    name: str
+    fields: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """What becomes of a packet. Where the packet does not get that far, "" or None.
+
+    verdict, action, meaning  as bpf/verdict.h names them
+    side                      "public" or "private": on which it would arrive
+    slot, node                the slot of the packet's hash, and the number of the node that gets it
+    interface                 by which it leaves
+    headers                   of the packet that leaves, outermost first
+    """
+
+    verdict: str
+    action: str
+    meaning: str
+    side: str = "public"
+    mode: str = ""
+    service: str = ""
+    slot: int | None = None
+    node: int | None = None
+    flow: FlowEntry | None = None
+    interface: str = ""
+    headers: tuple[Header, ...] = ()
+
+
 class Dataplane(Protocol):
     """The kernel side of one load balancer."""
 
@@ -139,6 +223,19 @@ class Dataplane(Protocol):
         """Look up again how nodes are reached: routes and MAC addresses change without a commit. Gives what changed."""
         ...
 
-    def counters(self) -> Mapping[str, int]:
-        """Packets per verdict name since the maps were made."""
+    def counters(self) -> Counters:
+        """What was counted since the maps were made."""
+        ...
+
+    def explain(self, question: Question) -> Explanation:
+        """Run the program on such a packet, over the maps as they are, without leaving a trace. Raises DataplaneError
+        when it cannot be asked."""
+        ...
+
+    def verify(self) -> Sequence[str]:
+        """Compare what the kernel holds with what was written, and mend it: one line for each difference."""
+        ...
+
+    def farewell(self, number: int) -> None:
+        """Make the TCP clients of a node that lost this number notice (l4): their flows have no node any more."""
         ...

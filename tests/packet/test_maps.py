@@ -8,7 +8,7 @@ import struct
 import pytest
 
 from gale.core.plan import ClearNode, SetNode, SetSlots, after, plan
-from gale.core.view import View
+from gale.core.view import Addresses, View
 from gale.dataplane.adapter import BpfDataplane
 from gale.errors import DataplaneError
 from tests.packet.balancer import SETTINGS, SLOTS, Balancer
@@ -22,7 +22,9 @@ def view_of(dataplane: BpfDataplane) -> View:
     module = dataplane._program.module
     entries = {number: module[b"nodes"][number] for number in range(8)}
     nodes = {
-        number: socket.inet_ntoa(struct.pack("=I", entry.address)) for number, entry in entries.items() if entry.address
+        number: Addresses(socket.inet_ntoa(struct.pack("=I", entry.address)))
+        for number, entry in entries.items()
+        if entry.address
     }
     in_use = [module[b"active"][service].value for service in range(len(SETTINGS.services))]
     tables = [bytes(module[b"slot_tables"][table].owners) for table in in_use]
@@ -38,9 +40,9 @@ def test_every_write_of_a_plan_is_read_back(dataplane: BpfDataplane) -> None:
     empty = View(slots=dict.fromkeys(SETTINGS.services, bytes(2 * SLOTS)))
     views = [
         empty,
-        View(nodes={1: NODE_A}, slots={"web": ALL_OF[1], "tls": ALL_OF[1]}),
-        View(nodes={1: NODE_A, 2: NODE_B}, slots={"web": ALL_OF[2], "tls": ALL_OF[1]}),
-        View(nodes={2: NODE_A}, slots={"web": ALL_OF[2], "tls": ALL_OF[2]}),
+        View(nodes={1: Addresses(NODE_A)}, slots={"web": ALL_OF[1], "tls": ALL_OF[1]}),
+        View(nodes={1: Addresses(NODE_A), 2: Addresses(NODE_B)}, slots={"web": ALL_OF[2], "tls": ALL_OF[1]}),
+        View(nodes={2: Addresses(NODE_A)}, slots={"web": ALL_OF[2], "tls": ALL_OF[2]}),
         empty,
     ]
     held = view_of(dataplane)
