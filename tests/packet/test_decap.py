@@ -3,7 +3,6 @@
 import os
 import re
 import sysconfig
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -94,7 +93,7 @@ def verdict_names() -> list[str]:
 
 
 @pytest.fixture(scope="session")
-def node() -> Iterator[Node]:
+def node() -> Node:
     try:
         require_bpf()
     except HostError as error:
@@ -121,8 +120,8 @@ def same(got: bytes, expected: Packet | bytes) -> None:
 
 
 @pytest.mark.parametrize("tags", TAGS)
-@pytest.mark.parametrize("inner", (4, 6))
-@pytest.mark.parametrize("outer", (4, 6))
+@pytest.mark.parametrize("inner", [4, 6])
+@pytest.mark.parametrize("outer", [4, 6])
 def test_a_tunnel_is_taken_off(node: Node, outer: int, inner: int, tags: str) -> None:
     verdict, returned, frame = node.decap(bytes(tunnelled(outer, inner, TAGS[tags])))
     same(frame, TAGS[tags] / INSIDE[inner])
@@ -244,8 +243,8 @@ LINUX = (("SAckOK", b""), ("Timestamp", (1, 2)), NOTHING, ("WScale", 7))
 
 
 @pytest.mark.parametrize("tags", TAGS)
-@pytest.mark.parametrize("flags", ("S", "SA"))
-@pytest.mark.parametrize(("version", "fits"), ((4, SEGMENT), (6, SEGMENT6)))
+@pytest.mark.parametrize("flags", ["S", "SA"])
+@pytest.mark.parametrize(("version", "fits"), [(4, SEGMENT), (6, SEGMENT6)])
 def test_a_segment_too_big_is_lowered(node: Node, version: int, fits: int, flags: str, tags: str) -> None:
     packet = with_options(version, ("MSS", 1460), *LINUX, flags=flags, start=TAGS[tags])
     verdict, returned, frame = node.clamp(bytes(packet))
