@@ -14,14 +14,16 @@ BPF_ARRAY(directory, struct directory, 1);               /* destination -> liste
 BPF_ARRAY(active, __u32, SERVICES);                      /* service -> which of its two slot tables holds */
 BPF_ARRAY(slot_tables, struct slot_table, 2 * SERVICES); /* of service n: 2n and 2n + 1 */
 BPF_ARRAY(nodes, struct node, NODES);                    /* number -> node */
+BPF_ARRAY(takeover, __u32, 1);                           /* jiffies until which flows may be missing; 0: none are */
 BPF_DEVMAP(links, LINKS);                                /* place -> interface; NO_LINK is always empty */
 
 /*
  * Written here: the tables that hold flows, as memory of gale's own (flow.h). They outlive gale-lb, and a start goes on
- * with them: gale/dataplane/ makes and pins them, and BCC finds them at PINS.
+ * with them: gale/dataplane/ makes and pins them, and BCC finds them at PINS. What can be mapped into memory begins at
+ * a page, so that no entry straddles cache lines.
  */
-BPF_TABLE_PINNED("array", __u32, struct flow, flows, FLOW_PLACES, PINS "/flows");
-BPF_TABLE_PINNED("array", __u32, struct return_path, returns, RETURN_PLACES, PINS "/returns");
+BPF_TABLE_PINNED("array", __u32, struct flow, flows, FLOW_PLACES, PINS "/flows", BPF_F_MMAPABLE);
+BPF_TABLE_PINNED("array", __u32, struct return_path, returns, RETURN_PLACES, PINS "/returns", BPF_F_MMAPABLE);
 BPF_TABLE_PINNED("lru_hash", struct fragment_key, struct fragment, fragments, FRAGMENTS, PINS "/fragments");
 
 /* Written here, read by gale-lb. */
