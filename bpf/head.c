@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: (Apache-2.0 OR GPL-2.0-only)
 /*
- * gale's packet path. The parts head.c, fragments.c, nat.c, dsr.c and gale.c are compiled as one text, in this order:
+ * gale's packet path. The parts that gale/dataplane/program.py lists are compiled as one text, from head.c to gale.c:
  * BCC rewrites the use of maps in the main file only, so headers are free of it, and parts are what makes a file
  * short. Here stands what every mode needs.
  *
@@ -22,7 +22,6 @@
 #include "parse.h"
 #include "rewrite.h"
 #include "service.h"
-#include "toobig.h"
 #include "verdict.h"
 #include "vlan.h"
 

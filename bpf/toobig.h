@@ -1,9 +1,0 @@
-// SPDX-License-Identifier: (Apache-2.0 OR GPL-2.0-only)
-/* The answer to a packet that is too big. */
-#pragma once
-#include "packet.h"
-#include "verdict.h"
-
-static __always_inline enum verdict too_big(struct xdp_md *ctx, struct packet *packet, __u16 mtu, const int version) {
-    return TOO_BIG_QUIET;
-}
