@@ -14,6 +14,7 @@
 #include <linux/pkt_cls.h>
 #include "abi.h"
 #include "csum.h"
+#include "encap.h"
 #include "flow.h"
 #include "hash.h"
 #include "lifetime.h"
@@ -22,6 +23,7 @@
 #include "parse.h"
 #include "rewrite.h"
 #include "service.h"
+#include "toobig.h"
 #include "verdict.h"
 #include "vlan.h"
 

@@ -4,6 +4,7 @@
 #pragma once
 #include "abi.h"
 #include "explain.h"
+#include "toobig.h"
 #include "verdict.h"
 
 /*
@@ -30,4 +31,5 @@ BPF_TABLE("lru_hash", struct fragment_key, struct fragment, fragments, FRAGMENTS
 BPF_PERCPU_ARRAY(verdicts, __u64, VERDICT_COUNT); /* packets per verdict */
 BPF_PERCPU_ARRAY(service_traffic, struct traffic, SERVICES);
 BPF_PERCPU_ARRAY(node_traffic, struct traffic, NODES);
-BPF_ARRAY(explanation, struct explanation, 1); /* of the last packet that was explained */
+BPF_ARRAY(explanation, struct explanation, 1);        /* of the last packet that was explained */
+BPF_PERCPU_ARRAY(answer_rate, struct answer_rate, 1); /* of ICMP answers */
