@@ -28,7 +28,7 @@ _LENGTHS = {socket.AF_INET: 4, socket.AF_INET6: 16}  # of an address
 _ADD_MEMBERSHIP = 1
 _SOL_NETLINK = 270
 _SO_RCVBUFFORCE = 33
-_BUFFER = 4 << 20
+BUFFER = 4 << 20
 _DATAGRAM_MAX = 1 << 16
 
 
@@ -62,11 +62,11 @@ Event = NeighbourLearned | RouteChanged | LinkChanged | EverythingChanged
 
 
 class Monitor:
-    """Listens in the network namespace it was opened in."""
+    """Listens in the network namespace it was opened in. `buffer`: bytes the socket holds."""
 
-    def __init__(self) -> None:
+    def __init__(self, buffer: int = BUFFER) -> None:
         self._kernel = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_ROUTE)
-        self._kernel.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER)
+        self._kernel.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, buffer)
         self._kernel.setblocking(False)
         self._kernel.bind((0, 0))
         for group in _GROUPS:

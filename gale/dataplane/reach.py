@@ -56,13 +56,14 @@ _NO_ADDRESS = Way(trouble="it has no such address")
 class Reach:
     """`write` puts a node into the maps."""
 
-    def __init__(self, write: Write) -> None:
+    def __init__(self, write: Write, monitor: Monitor | None = None) -> None:
         self._write = write
         self._resolver = Resolver()
-        self.monitor = Monitor()
+        self.monitor = monitor or Monitor()
         self._nodes: dict[int, tuple[str, str]] = {}
         self._numbers: dict[str, set[int]] = {}
         self._ways: dict[str, Way] = {}
+        self._values: dict[int, dict[str, int]] = {4: {}, 16: {}}  # addresses as numbers, by their length
         self._neighbours: dict[tuple[int, bytes], set[str]] = {}
         self._doubtful: dict[str, None] = {}
         self._prefixes: dict[tuple[int, int], set[int]] = {}  # bytes of an address, length
@@ -115,6 +116,7 @@ class Reach:
     def set_native(self, native: bool) -> None:
         """XDP runs in the driver, so that interfaces must take its frames; or it does not."""
         self._resolver.native = native
+        self._resolver.forget_links()
         self._doubt(self._ways)
 
     def listen(self) -> None:
@@ -165,15 +167,10 @@ class Reach:
         prefixes, self._prefixes = self._prefixes, {}
         if len(prefixes) > _PREFIXES_MAX:
             self._doubt(self._ways)
-        elif prefixes:
-            for address in self._ways:
-                own = plain(address)
-                value, size = int.from_bytes(own), 8 * len(own)
-                if any(
-                    length == len(own) and value >> (size - bits) in values
-                    for (length, bits), values in prefixes.items()
-                ):
-                    self._doubtful[address] = None
+            return
+        for (length, bits), values in prefixes.items():
+            shift = 8 * length - bits
+            self._doubt([address for address, own in self._values[length].items() if own >> shift in values])
 
     def _doubt(self, addresses: Iterable[str]) -> None:
         self._doubtful.update(dict.fromkeys(addresses))
@@ -196,9 +193,12 @@ class Reach:
     def _note(self, address: str, way: Way) -> None:
         self._forget(address)
         self._ways[address] = way
+        own = plain(address)
+        self._values[len(own)][address] = int.from_bytes(own)
         self._neighbours.setdefault(way.neighbour, set()).add(address)
 
     def _forget(self, address: str) -> None:
+        self._values[len(plain(address))].pop(address, None)
         way = self._ways.pop(address, None)
         if way and way.neighbour in self._neighbours:
             users = self._neighbours[way.neighbour]
