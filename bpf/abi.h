@@ -38,10 +38,11 @@ struct listener {
     __be16 target_port; /* the port on the nodes: l4 */
     __u16 next;         /* next listener of the same port, or NO_LISTENER */
     __u16 service;      /* index into `active` and `service_traffic` */
+    __u16 earlier;      /* the listener it was before its mode or its target port changed: flows of then go on so */
     __u8 protocol;
     __u8 mode;   /* enum mode */
     __u8 tunnel; /* l3: IP version of the outer header, 4 or 6 */
-    __u8 zero[5];
+    __u8 zero[3];
 };
 _Static_assert(sizeof(struct listener) == 32, "half a cache line");
 

@@ -18,11 +18,11 @@ BPF_DEVMAP(links, LINKS);                                /* place -> interface; 
 
 /*
  * Written here: the tables that hold flows, as memory of gale's own (flow.h). They outlive gale-lb, and a start goes on
- * with them: gale/dataplane/ makes and pins them, and BCC finds them at PINS.
+ * with them: gale/dataplane/compiler.py puts them in the place of the new ones.
  */
-BPF_TABLE_PINNED("array", __u32, struct flow, flows, FLOW_PLACES, PINS "/flows");
-BPF_TABLE_PINNED("array", __u32, struct return_path, returns, RETURN_PLACES, PINS "/returns");
-BPF_TABLE_PINNED("lru_hash", struct fragment_key, struct fragment, fragments, FRAGMENTS, PINS "/fragments");
+BPF_F_TABLE("array", __u32, struct flow, flows, FLOW_PLACES, 1U << 10); /* BPF_F_MMAPABLE: Python reads it, too */
+BPF_F_TABLE("array", __u32, struct return_path, returns, RETURN_PLACES, 1U << 10);
+BPF_TABLE("lru_hash", struct fragment_key, struct fragment, fragments, FRAGMENTS);
 
 /* Written here, read by gale-lb. */
 BPF_PERCPU_ARRAY(verdicts, __u64, VERDICT_COUNT); /* packets per verdict */
