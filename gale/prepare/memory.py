@@ -1,11 +1,10 @@
-"""What gale-node has changed on this machine, in a file that outlives it: /run is empty after a boot, as the changes are
-gone.
+"""What gale-node has changed on this machine, in a file that outlives it, but no boot: /run is empty then, and the
+changes are gone.
 
 The file is named after the network namespace, since the changes are its: by its cookie, a number that the kernel gives
 to no second one. Some containers keep /run over a boot, so the file also says of which boot it is.
 """
 
-import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager

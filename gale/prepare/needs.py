@@ -74,6 +74,7 @@ class Host:
     exits      interfaces that packets to other machines may leave by
     mtus       interface -> bytes
     settings   sysctl, as a path below /proc/sys -> value
+    clsact     interfaces with a qdisc for TC programs
     programs   (interface, name) of the programs of gale-node that are attached
     """
 
@@ -84,6 +85,7 @@ class Host:
     exits: frozenset[str] = frozenset()
     mtus: Mapping[str, int] = field(default_factory=dict)
     settings: Mapping[str, int] = field(default_factory=dict)
+    clsact: frozenset[str] = frozenset()
     programs: frozenset[tuple[str, str]] = frozenset()
 
     def address6(self) -> str:

@@ -46,11 +46,12 @@ class Address(msgspec.Struct, frozen=True, tag=True):
 
 
 class Attached(msgspec.Struct, frozen=True, tag=True):
-    """DECAP by XDP or CLAMP by TC, on an interface."""
+    """DECAP by XDP or CLAMP by TC, on an interface. `clsact`: it had a qdisc for TC programs before."""
 
     interface: str
     program: str
     contents: Contents
+    clsact: bool = False
 
 
 Change = Setting | Address | Attached
@@ -65,6 +66,23 @@ def key(change: Change) -> tuple[str, ...]:
             return ("address", change.address)
         case Attached():
             return ("program", change.interface, change.program)
+
+
+def begun(change: Change) -> Change:
+    """What is remembered before it is made: enough to take it back, not enough to take it for made."""
+    return msgspec.structs.replace(change, contents=Contents("")) if isinstance(change, Attached) else change
+
+
+def keys(needed: Needs) -> frozenset[tuple[str, ...]]:
+    """Of everything that must hold for these needs, whoever saw to it."""
+    return frozenset(
+        [
+            *(("setting", name) for name in needed.settings),
+            *(("address", address) for address in needed.addresses),
+            *(("program", interface, DECAP) for interface in needed.tunnels),
+            *(("program", interface, CLAMP) for interface in needed.exits),
+        ]
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,11 +101,11 @@ def plan(needed: Needs, done: Iterable[Change], host: Host, build: str, all_hear
     wanted: list[Change] = [
         *(Setting(name, value, _original(name, before, host)) for name, value in needed.settings.items()),
         *(Attached(interface, DECAP, contents) for interface in sorted(needed.tunnels)),
-        *(Attached(interface, CLAMP, contents) for interface in sorted(needed.exits)),
+        *(Attached(i, CLAMP, contents, _had_clsact(i, before, host)) for i in sorted(needed.exits)),
         *(Address(address) for address in sorted(needed.addresses)),
     ]
     make = tuple(change for change in wanted if not _holds(change, before, host))
-    kept = {key(change) for change in wanted}
+    kept = keys(needed)
     gone = tuple(change for change in before.values() if all_heard and key(change) not in kept)
     again = frozenset(key(change) for change in make if _is_missing(change, before, host))
     return Plan(undoing(gone), make, again)
@@ -119,6 +137,11 @@ def _is_missing(change: Change, before: dict[tuple[str, ...], Change], host: Hos
 def _original(name: str, before: dict[tuple[str, ...], Change], host: Host) -> int:
     known = before.get(("setting", name))
     return known.before if isinstance(known, Setting) else host.settings.get(name, 0)
+
+
+def _had_clsact(interface: str, before: dict[tuple[str, ...], Change], host: Host) -> bool:
+    known = before.get(("program", interface, CLAMP))
+    return known.clsact if isinstance(known, Attached) else interface in host.clsact
 
 
 def _contents(needed: Needs, before: Iterable[Change], build: str, all_heard: bool) -> Contents:

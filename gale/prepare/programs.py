@@ -7,11 +7,19 @@ full before a program takes its predecessor's place, and the kernel exchanges th
 import hashlib
 import struct
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
 
 from gale.dataplane.abi import BPF_DIRECTORY
 from gale.dataplane.address import packed
-from gale.dataplane.attach import attach_filter, attach_xdp, detach_filter, detach_xdp, filter_names, xdp_program
+from gale.dataplane.attach import (
+    attach_filter,
+    attach_xdp,
+    detach_xdp,
+    filters,
+    remove_clsact,
+    remove_filters,
+    xdp_program,
+)
+from gale.dataplane.links import interfaces
 from gale.dataplane.program import Program, load_source, source
 from gale.prepare.plan import CLAMP, DECAP, Contents
 
@@ -46,9 +54,22 @@ def attach(program: Program, name: str, interface: str) -> str:
     return "tc"
 
 
-def detach(name: str, interface: str) -> None:
-    """Nothing to take off is no error."""
+def detach(name: str, interface: str, clsact: bool) -> bool:
+    """False if there is nothing to take off. `clsact`: the interface had a qdisc for TC programs before."""
+    if interface not in interfaces():
+        return False
     if name == DECAP:
-        detach_xdp(interface, name)
-    else:
-        detach_filter(interface, name, "egress")
+        return detach_xdp(interface, name)
+    taken = remove_filters(interface, name, "egress") > 0
+    if not clsact:
+        remove_clsact(interface)
+    return taken
+
+
+def attached(among: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """(interface, program) of those that are gale-node's."""
+    for interface in among:
+        if xdp_program(interface) == DECAP:
+            yield interface, DECAP
+        if filters(interface, CLAMP, "egress"):
+            yield interface, CLAMP

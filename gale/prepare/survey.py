@@ -2,6 +2,7 @@
 
 import socket
 from collections.abc import Collection, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -41,12 +42,12 @@ def survey(load_balancers: Collection[str], programs: bool) -> Host:
             exits=exits,
             mtus={names[index]: link.get_attr("IFLA_MTU") for index, link in links.items()},
             settings=dict(_settings(interfaces)),
-            programs=frozenset(attached(ipr, [i for i, name in names.items() if name in interfaces], names))
-            if programs
-            else frozenset(),
+            clsact=frozenset(names[q["index"]] for q in ipr.get_qdiscs() if q.get_attr("TCA_KIND") == "clsact"),
         )
 
-    return ask(question)
+    host = ask(question)
+    interfaces = host.exits | {way.interface for way in host.towards.values()}
+    return replace(host, programs=frozenset(attached(interfaces))) if programs else host
 
 
 def _way(ipr: Any, names: dict[int, str], peer: str) -> Way | None:
@@ -97,5 +98,3 @@ def _settings(interfaces: Collection[str]) -> Iterator[tuple[str, int]]:
             yield name, int((SYSCTL / name).read_text())
         except FileNotFoundError:  # an interface that went away meanwhile
             continue
-
-
