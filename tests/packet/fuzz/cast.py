@@ -1,4 +1,4 @@
-"""Who takes part in the fuzzing: services of every mode, nodes with every kind of hop, and worlds made of them by seed."""
+"""Who takes part in the fuzzing: services of every mode, nodes with every kind of hop, worlds made of them by seed."""
 
 import socket
 from dataclasses import replace
@@ -77,8 +77,8 @@ def nodes() -> dict[int, Node]:
     plain[7] = replace(plain[7], hop4=replace(plain[7].hop4, vlan=7), hop6=replace(plain[7].hop6, vlan=0x6FFF))
     plain[8] = replace(plain[8], hop4=replace(plain[8].hop4, mtu=600), hop6=replace(plain[8].hop6, mtu=1280))
     plain[9] = replace(plain[9], address6=b"", hop6=NOWHERE)
-    plain[10] = replace(plain[10], address=b"", hop4=NOWHERE)
-    plain[11] = replace(plain[11], hop4=NOWHERE)
+    plain[10] = replace(plain[10], hop4=NOWHERE)
+    plain[11] = replace(plain[11], hop6=NOWHERE)
     return plain
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from struct import Struct
 
 from tests.packet.oracle.checksum import full
-from tests.packet.oracle.parse import DESTINATION_OPTIONS, FRAGMENT, HOP_BY_HOP, ICMP, ICMP6, ROUTING, TCP, UDP
+from tests.packet.oracle.parse import DESTINATION_OPTIONS, FRAGMENT, HOP_BY_HOP, ICMP6, ROUTING, TCP, UDP
 
 _IP4 = Struct("!BBHHHBBH4s4s")
 _IP6 = Struct("!IHBB16s16s")
@@ -56,7 +56,7 @@ def ip(
     options: bytes = b"",
     extensions: Sequence[tuple[int, bytes]] = (),
 ) -> bytes:
-    """`fragment`: the field of IPv4, flags and offset. `extensions`: of IPv6, type and header but for its first byte."""
+    """`fragment`: flags and offset of IPv4. `extensions`: of IPv6, type and header but for its first byte."""
     if len(source) == 4:
         first = 0x45 + len(options) // 4
         fields = [first, traffic_class, 20 + len(options) + len(payload), identity, fragment, ttl, protocol, 0]
