@@ -18,7 +18,7 @@
 #include "vlan.h"
 
 #define QUOTED_4 128
-#define QUOTED_6 1016      /* the answer stays below 1280 bytes, as it must */
+#define QUOTED_6 1232      /* as much as fits 1280 bytes, the least that every way carries */
 #define SUMMED_MAX 512     /* bytes that the kernel sums at a time */
 #define ANSWERS_PER_S 1000 /* by each CPU */
 #define ANSWER_TTL 64

@@ -4,19 +4,19 @@ import pytest
 
 from gale.dataplane.syscall import require_bpf
 from gale.errors import HostError
-from tests.packet.balancer import Balancer
 from tests.packet.direct import Direct
 
 
 @pytest.fixture(scope="session")
-def loaded() -> Balancer:
+def loaded():
     """Compiled once; tests use `balancer`."""
+    from tests.packet.balancer import Balancer
     skip_without_bpf()
     return Balancer()
 
 
 @pytest.fixture
-def balancer(loaded: Balancer) -> Balancer:
+def balancer(loaded):
     loaded.reset()
     return loaded
 

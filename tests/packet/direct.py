@@ -3,9 +3,11 @@
 Each service listens on both IP versions, TCP and UDP, on a port of its own: WAYS. Each node is special in one thing.
 """
 
+import os
 import socket
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -256,10 +258,9 @@ def with_options(version: int) -> Packet:
     return ip(6) / IPv6ExtHdrDestOpt()
 
 
-def fragments(version: int, transport: Packet) -> tuple[Packet, Packet]:
-    """The first fragment of a packet, with the ports, and the last."""
+def fragments(version: int, transport: Packet, cut: int = 32) -> tuple[Packet, Packet]:
+    """The first fragment of a packet, with the ports and `cut` bytes, and the last."""
     data = bytes(ip(version) / transport)[20 if version == 4 else 40 :]
-    cut = 32
     if version == 4:
         protocol = ip(4, flags="MF") / transport
         number = IP(bytes(protocol)).proto
@@ -269,3 +270,21 @@ def fragments(version: int, transport: Packet) -> tuple[Packet, Packet]:
         first = ip(6) / IPv6ExtHdrFragment(nh=number, m=1, offset=0, id=9)
         last = ip(6) / IPv6ExtHdrFragment(nh=number, m=0, offset=cut // 8, id=9)
     return first / Raw(data[:cut]), last / Raw(data[cut:])
+
+
+def turned(packet: Packet) -> Packet:
+    """The addresses of an IP packet swapped: what is in it came from the other side."""
+    packet = packet.copy()
+    packet.src, packet.dst = packet.dst, packet.src
+    return packet
+
+
+@contextmanager
+def on_one_cpu() -> Iterator[None]:
+    """What belongs to a CPU: a test about it must not be moved."""
+    allowed = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(allowed)})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, allowed)

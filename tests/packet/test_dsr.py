@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
-from scapy.layers.inet import ICMP, IP
+from scapy.layers.inet import ICMP
 from scapy.layers.inet6 import ICMPv6EchoRequest, IPv6ExtHdrHopByHop, IPv6ExtHdrRouting
 from scapy.packet import Packet, Padding, Raw
 
