@@ -40,7 +40,7 @@ THERE = 0
 BACK = 1 << 17
 NOWHERE = (1 << 18) - 1
 
-SETTINGS = DataplaneSettings("lo", "lo", SOURCE, (Listener("bench", VIP, PORT, "tcp", PORT),), SLOTS)
+SETTINGS = DataplaneSettings("lo", "lo", SOURCE, None, (Listener("bench", VIP, PORT, "tcp", PORT),), SLOTS)
 
 
 @dataclass(frozen=True)

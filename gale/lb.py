@@ -68,6 +68,7 @@ async def run(config: LbConfig) -> None:
                 public_interface=config.public_interface,
                 private_interface=config.private_interface,
                 source_address=ip,
+                source_address6=None,
                 listeners=listeners(config.shared.services, public, config.public_interface),
                 slots=SLOTS,
             )

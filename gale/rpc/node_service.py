@@ -8,7 +8,8 @@ A stream that is too fast is read more slowly, which in the end holds back the s
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection, Iterable
+from typing import Protocol
 
 import grpc
 
@@ -24,10 +25,35 @@ from gale.rpc.v1 import node_pb2_grpc as services
 NAME = re.compile(NAME_PATTERN)
 
 
+class Listening(Protocol):
+    """What a node is told of a listener of this load balancer; gale.dataplane.settings.Listener is one."""
+
+    @property
+    def service(self) -> str: ...
+    @property
+    def address(self) -> str: ...
+    @property
+    def port(self) -> int: ...
+    @property
+    def protocol(self) -> str: ...
+    @property
+    def target_port(self) -> int: ...
+    @property
+    def mode(self) -> str: ...
+    @property
+    def tunnel(self) -> int: ...
+
+
 class NodeService(services.NodeServiceServicer):
-    def __init__(self, load_balancer: str, gate: NodeGate) -> None:
+    """`listeners`: all of this load balancer; `addresses`: its own on the private side, of both IP versions."""
+
+    def __init__(
+        self, load_balancer: str, gate: NodeGate, listeners: Iterable[Listening] = (), addresses: Collection[str] = ()
+    ) -> None:
         self._load_balancer = load_balancer
         self._gate = gate
+        self._services = resolved_services(listeners)
+        self._addresses = addresses
 
     async def GetConfig(self, request: pb.GetConfigRequest, context: grpc.aio.ServicerContext) -> pb.GetConfigResponse:
         policy = self._gate.policy()
@@ -37,6 +63,8 @@ class NodeService(services.NodeServiceServicer):
             interval_ms=policy.checks_timeout_ms // 3,
             checks_timeout_ms=policy.checks_timeout_ms,
             checks_before_routing=policy.checks_before_routing,
+            services=self._services,
+            addresses=self._addresses,
         )
 
     async def Checks(
@@ -59,6 +87,26 @@ class NodeService(services.NodeServiceServicer):
                 return
             standing = self._gate.check(info, serving=check.condition == pb.CONDITION_SERVING)
             yield pb.CheckReply(phase=standing.phase, refusal=standing.refusal)
+
+
+def resolved_services(listeners: Iterable[Listening]) -> list[pb.ResolvedService]:
+    """The listeners, one entry a service: they differ in address and protocol only."""
+    found: dict[str, pb.ResolvedService] = {}
+    for listener in listeners:
+        service = found.setdefault(
+            listener.service,
+            pb.ResolvedService(
+                name=listener.service,
+                port=listener.port,
+                target_port=listener.target_port,
+                mode=listener.mode,
+                tunnel=f"ipv{listener.tunnel}",
+            ),
+        )
+        for value, values in ((listener.address, service.addresses), (listener.protocol, service.protocols)):
+            if value not in values:
+                values.append(value)
+    return list(found.values())
 
 
 def node_info(check: pb.Check, address: str) -> NodeInfo:

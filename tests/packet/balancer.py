@@ -40,6 +40,7 @@ SETTINGS = DataplaneSettings(
     public_interface="lo",
     private_interface="lo",
     source_address=SOURCE,
+    source_address6=None,
     listeners=(
         Listener("web", VIP, WEB, "tcp", WEB_ON_NODES),
         Listener("web", SECOND_VIP, WEB, "tcp", WEB_ON_NODES),

@@ -22,7 +22,9 @@ from tests.packet.balancer import Balancer
 from tests.packet.network import NODE, PRIVATE, PUBLIC, Network, eventually, namespace, network, run
 
 WEB, WEB_ON_NODES, SLOTS = 80, 8080, 64
-SETTINGS = DataplaneSettings("public", "private", PRIVATE, (Listener("web", PUBLIC, WEB, "tcp", WEB_ON_NODES),), SLOTS)
+SETTINGS = DataplaneSettings(
+    "public", "private", PRIVATE, None, (Listener("web", PUBLIC, WEB, "tcp", WEB_ON_NODES),), SLOTS
+)
 MEGABYTES = 4
 MTU = 1500
 
