@@ -23,7 +23,7 @@ def with_rates(before: Sequence[Part], now: Sequence[Part]) -> list[dict[str, An
     for part in now:
         address, counts = part["address"], _counts(part)
         old = earlier.get(address, {})
-        elapsed_s = (part["time_ms"] - times_ms[address]) / 1_000 if old else 0.0
+        elapsed_s = (part["time_ms"] - times_ms[address]) / 1_000 if address in earlier else 0.0
         anew = any(counts.get(place, {}).get(key, 0) < n for place, row in old.items() for key, n in row.items())
         rated: dict[str, Any] = {kind: {} for kind in KINDS}
         for place, row in counts.items():
