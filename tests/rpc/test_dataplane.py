@@ -169,11 +169,12 @@ async def test_why_a_node_does_not_serve_and_what_it_lacks_are_in_the_status() -
     shared = replace(SHARED, services=(*SHARED.services, Service("web6", 443, 443, ("2001:db8::1",))))
     info = NodeInfo("web", "10.1.0.1")
 
-    def well() -> bool:
-        standing = box.controller.check(info, serving=True)
-        return standing.phase == "routing" and bool(box.dataplane.view.owners("default"))
-
     async with load_balancer(shared=shared) as box:
+
+        def well() -> bool:
+            standing = box.controller.check(info, serving=True)
+            return standing.phase == "routing" and bool(box.dataplane.view.owners("default"))
+
         await eventually(well)
         assert not box.dataplane.view.owners("web6")
         lacks = "it has no IPv6 address, which web6 needs: it gets no flows of that"
