@@ -36,11 +36,19 @@ ADDRESS = "127.0.0.1:9090"
 class Box:
     """One load balancer: its loop and its servers are real, log and maps are in memory."""
 
-    def __init__(self, nodes: int, api: int, controller: Controller, consensus: MemoryConsensus) -> None:
+    def __init__(
+        self, nodes: int, api: int, controller: Controller, consensus: MemoryConsensus, dataplane: MemoryDataplane
+    ) -> None:
         self.nodes = f"127.0.0.1:{nodes}"
         self.api = Server(f"127.0.0.1:{api}")
         self.controller = controller
         self.consensus = consensus
+        self.dataplane = dataplane
+
+    async def announced_to(self, other: "Box") -> None:
+        """The other knows by its log where this one's API is."""
+        me = self.controller.local_status().address
+        await other.consensus.propose(Announce(0, me, self.api.address, "0.1.0", SHARED, False, False))
 
     def phase(self, name: str = "web") -> Phase | None:
         node = self.consensus.state.nodes.get(name)
@@ -48,10 +56,12 @@ class Box:
 
 
 @asynccontextmanager
-async def load_balancer(quorum: tuple[str, ...] = (ADDRESS,)) -> AsyncIterator[Box]:
-    consensus = MemoryConsensus(ADDRESS)
-    announce = Announce(0, ADDRESS, "127.0.0.1:1", "0.1.0", SHARED, enforces=False, leads=False)
-    controller = Controller(announce, consensus, MemoryDataplane(), SystemClock())
+async def load_balancer(
+    quorum: tuple[str, ...] = (ADDRESS,), me: str = ADDRESS, shared: SharedConfig = SHARED
+) -> AsyncIterator[Box]:
+    consensus, dataplane = MemoryConsensus(me), MemoryDataplane(service.name for service in shared.services)
+    announce = Announce(0, me, "127.0.0.1:1", "0.1.0", shared, enforces=False, leads=False)
+    controller = Controller(announce, consensus, dataplane, SystemClock())
     nodes, api = grpc.aio.server(), grpc.aio.server()
     ports = [server.add_insecure_port("127.0.0.1:0") for server in (nodes, api)]
     add_NodeServiceServicer_to_server(NodeService(ADDRESS, controller), nodes)
@@ -60,7 +70,7 @@ async def load_balancer(quorum: tuple[str, ...] = (ADDRESS,)) -> AsyncIterator[B
     await api.start()
     loop = asyncio.create_task(controller.run())
     try:
-        yield Box(ports[0], ports[1], controller, consensus)
+        yield Box(ports[0], ports[1], controller, consensus, dataplane)
     finally:
         loop.cancel()
         await nodes.stop(None)
@@ -158,6 +168,7 @@ async def test_status_has_the_promised_form() -> None:
             "banned_until": None,
             "weight": 2,
             "drained": False,
+            "reason": "",
         }
     ]
 
