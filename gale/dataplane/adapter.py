@@ -9,6 +9,7 @@ was called in.
 import asyncio
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 
 import structlog
@@ -128,8 +129,12 @@ class BpfDataplane:
         self._reach.listen()
         self._reach.sweep()
         self._work()
-        self._say_if("neighbours", self._reach.neighbours_full, "the kernel has no room for more neighbours: raise"
-                     " net.ipv4.neigh.default.gc_thresh3, and likewise for IPv6, above the number of nodes")
+        self._say_if(
+            "no room for neighbours",
+            self._reach.neighbours_full,
+            "the kernel has no room for more neighbours: raise net.ipv4.neigh.default.gc_thresh3, and likewise for IPv6,"
+            " above the number of nodes",
+        )
         changes = self._reach.changes()
         rest = len(changes) - CHANGES_MAX
         return (*changes[:CHANGES_MAX], f"and {rest} more") if rest > 0 else changes
@@ -142,10 +147,8 @@ class BpfDataplane:
 
     def _turn(self) -> None:
         self._next = None
-        try:
+        with suppress(DataplaneError):  # `refresh_neighbours` meets it in a second, and its caller says so
             self._work()
-        except DataplaneError:
-            pass  # `refresh_neighbours` meets it in a second, and its caller says so
 
     def _work(self) -> None:
         """A slice of what there is to do; the loop does the rest."""
@@ -171,8 +174,11 @@ class BpfDataplane:
         if not way.open or way.mac is None:
             return NO_HOP
         place = self._places.place(way.out)
-        self._say_if(f"no place for {way.interface}", place == NO_LINK, f"{way.interface}: nodes behind it cannot be reached: they may be"
-                     f" behind {LINKS - 1} interfaces at most")
+        self._say_if(
+            f"no place for {way.interface}",
+            place == NO_LINK,
+            f"{way.interface}: nodes behind it cannot be reached: there may be {LINKS - 1} interfaces with nodes behind",
+        )
         if place == NO_LINK:
             return NO_HOP
         return Hop(way.mac + way.interface_mac, place, way.vlan, min(way.mtu, _MTU_MAX), way.on_link)
