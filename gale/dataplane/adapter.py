@@ -132,8 +132,8 @@ class BpfDataplane:
         self._say_if(
             "no room for neighbours",
             self._reach.neighbours_full,
-            "the kernel has no room for more neighbours: raise net.ipv4.neigh.default.gc_thresh3, and likewise for IPv6,"
-            " above the number of nodes",
+            "the kernel has no room for more neighbours: raise net.ipv4.neigh.default.gc_thresh3 above the number of"
+            " nodes, and likewise for IPv6",
         )
         changes = self._reach.changes()
         rest = len(changes) - CHANGES_MAX
@@ -177,7 +177,7 @@ class BpfDataplane:
         self._say_if(
             f"no place for {way.interface}",
             place == NO_LINK,
-            f"{way.interface}: nodes behind it cannot be reached: there may be {LINKS - 1} interfaces with nodes behind",
+            f"{way.interface}: nodes behind it cannot be reached: gale sends out of {LINKS - 1} interfaces at most",
         )
         if place == NO_LINK:
             return NO_HOP
