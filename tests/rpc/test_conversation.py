@@ -18,6 +18,8 @@ from gale.core.state import Phase
 from gale.errors import HostError, RemoteError
 from gale.memory import MemoryConsensus, MemoryDataplane
 from gale.node import Conversation
+from gale.prepare.memory import Memory
+from gale.prepare.preparation import Preparation, Preparer
 from gale.probe import Prober
 from gale.rpc.api_service import ManagementService
 from gale.rpc.auth import peer_address
@@ -72,7 +74,8 @@ async def node(server: str, prober: Prober | None = None) -> AsyncIterator[async
     """A node's conversation; yields the event that tells it to stop."""
     stop = asyncio.Event()
     config = NodeConfig("web", (server,), weight=2)
-    conversation = Conversation(config, Server(server), prober or Prober(None, 1, 1), stop)
+    preparation = Preparation(Preparer(Memory(), 1, "2001:db8::11"))
+    conversation = Conversation(config, Server(server), prober or Prober(None, 1, 1), preparation, stop)
     task = asyncio.create_task(conversation.keep_up())
     try:
         yield stop
@@ -93,6 +96,7 @@ async def test_a_node_routes_after_its_checks_and_leaves_with_a_goodbye() -> Non
             await eventually(lambda: box.phase() is Phase.ROUTING)
             known = box.consensus.state.nodes["web"]
             assert (known.info.address, known.info.weight, known.info.reports_to) == ("127.0.0.1", 2, 1)
+            assert known.info.address6 == "2001:db8::11"
         assert box.phase() is Phase.LEFT
         assert known.fails == 0
 
