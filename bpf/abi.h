@@ -107,19 +107,21 @@ _Static_assert(sizeof(struct flow) == 32, "half a cache line");
  */
 struct return_path {
     __u64 node;         /* fingerprint of the node's address: flow.h */
-    __be16 node_port;   /* l4: the listener's target port */
+    __be16 node_port;   /* the listener's target port */
     __be16 source_port; /* on SOURCE_ADDRESS */
     __u8 protocol;
-    __u8 tags;         /* VLAN tags that the client's frames have, 0 to 2 */
-    __be16 tpid;       /* of the outer tag */
-    __be32 isn;        /* the sequence number of the node's SYN/ACK, plus one: what its client must acknowledge */
+    __u8 tags;    /* VLAN tags of the client's frames: 0 to 2, and OUTER_8021AD */
+    __u16 number; /* the node's */
+    __be32 isn;   /* the sequence number of the node's SYN/ACK, plus one: what its client must acknowledge */
     __be16 client_port;
-    __u16 listener;    /* with the client's address and port, the flow's key */
+    __u16 listener; /* with the client's address and port, the flow's key */
     union address client;
     __be16 vlan[2]; /* tag control information, outer tag first */
-    __u8 macs[12];     /* the start of a frame to the client: both MACs of its last frames, swapped */
-    __u64 word;        /* lifetime.h: version, what has been seen, when last */
+    __u8 macs[12];  /* the start of a frame to the client: both MACs of its last frames, swapped */
+    __u64 word;     /* flow.h */
 };
+#define TAGS 3         /* mask of return_path.tags: how many */
+#define OUTER_8021AD 4 /* in return_path.tags: the outer tag is 802.1ad's, not 802.1Q's */
 _Static_assert(sizeof(struct return_path) == 64, "a cache line");
 
 /* Ports that later fragments lack. */

@@ -7,8 +7,8 @@ program did, if it is lawful, and goes on with that. Everything else follows fro
 Decisions, where RFCs leave a choice:
 
 - A packet is for the service whose address, port and protocol it names; everything else leaves as it came.
-- Fragments follow their first one, which is known by addresses, protocol and identification. Of an ICMP packet in
-  fragments only an error's first is looked at.
+- Fragments follow their first one, which is known by what a receiver puts them together by. ICMP in fragments is left
+  alone.
 - l2 leaves the time to live alone; l3 and l4 are a hop, and take one.
 - A new flow is opened by a lone SYN or any UDP packet, at the node that owns its slot. One that lives keeps its node.
 """
@@ -205,9 +205,7 @@ class Model:
 
     def _error_in(self, frame: bytes, packet: Packet, got: Result, now_s: float) -> Result | str:
         """Somebody on the way to a client, or the client, could not deliver what a service sent."""
-        if packet.fragment == LATER:
-            return "later_fragment", frame
-        if not packet.error:
+        if not packet.error or packet.fragment:
             return "other_protocol", frame
         inner = quoted(frame, packet)
         if inner is None:
@@ -273,7 +271,7 @@ class Model:
 
     def _error_back(self, frame: bytes, packet: Packet, got: Result, now_s: float) -> Result | str:
         """A node, or somebody on the way to it, could not deliver what a client sent."""
-        inner = quoted(frame, packet) if packet.error and packet.fragment != LATER else None
+        inner = quoted(frame, packet) if packet.error and not packet.fragment else None
         if inner is None or inner.source != packet.destination:
             return "not_a_reply", frame
         view = inner.destination, inner.destination_port, inner.protocol, inner.source_port
@@ -300,7 +298,7 @@ class Model:
 
 
 def _fragment_key(packet: Packet) -> tuple[bytes, bytes, int, int]:
-    return packet.source, packet.destination, packet.identity, packet.protocol
+    return packet.source, packet.destination, packet.identity, packet.protocol if packet.version == 4 else 0
 
 
 def _nearest(results: list[bytes], flow: Flow, got: Result) -> bytes:
