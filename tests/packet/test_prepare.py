@@ -4,11 +4,8 @@ outside: a load balancer     eth0 ──── eth0     node
          10.0.0.2, fd00::2                      10.0.0.11, fd00::11
 """
 
-import json
 import os
-import re
 import socket
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,73 +22,20 @@ from gale.errors import HostError
 from gale.prepare.memory import Memory, alone
 from gale.prepare.needs import ARP_ANNOUNCE, ARP_IGNORE, Offer, Told
 from gale.prepare.preparation import Outcome, Preparer
-from tests.packet.network import namespace, run
+from tests.packet.machine import CLIENT, CLIENT6, LB, LB6, MAC_CLIENT, NODE, NODE6, STRANGER, WAIT_S, Net, machine
+from tests.packet.network import namespace
 
-LB, LB6, CLIENT, CLIENT6, STRANGER = "10.0.0.2", "fd00::2", "10.0.0.7", "fd00::7", "10.0.0.9"
-MAC_CLIENT = "02:00:00:00:00:07"
-NODE, NODE6 = "10.0.0.11", "fd00::11"
 VIP, VIP6, PORT = "10.0.0.80", "fd00::80", 20080
 NAME = "10.0.0.2:7070"
 BROADCAST = "ff:ff:ff:ff:ff:ff"
-WAIT_S = 5
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to make network namespaces")
 
 
-class Net:
-    """The two namespaces, and frames that are sent outside and seen there."""
-
-    def __init__(self, outside: str, node: str) -> None:
-        self.outside, self.node = outside, node
-        self.mac = self._mac(node)
-        self.mac_outside = self._mac(outside)
-
-    def _mac(self, where: str) -> str:
-        return run("ip", "-n", where, "-br", "link", "show", "eth0").split()[2]
-
-    @contextmanager
-    def wire(self) -> Iterator[socket.socket]:
-        with namespace(self.outside), socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3)) as raw:
-            raw.bind(("eth0", 0))
-            raw.settimeout(WAIT_S)
-            yield raw
-
-    def inside(self, *command: str) -> str:
-        return run("nsenter", f"--net=/run/netns/{self.node}", *command)
-
-    def machine(self) -> tuple[object, ...]:
-        """Everything that gale-node may touch, as the system's own tools show it."""
-        links = json.loads(self.inside("ip", "-j", "address"))
-        addresses = [(held["local"], held["scope"]) for link in links for held in link["addr_info"]]
-        programs = [(link["ifname"], link.get("xdp", {}).get("mode")) for link in links]
-        settings = self.inside("sysctl", "-a", "--pattern", r"^net\.ipv[46]\.conf\..*\.(arp_|rp_filter|accept_)")
-        qdiscs = self.inside("tc", "qdisc", "show", "dev", "eth0")
-        filters = self.inside("tc", "filter", "show", "dev", "eth0", "egress")
-        return sorted(addresses), programs, settings, qdiscs, re.sub(r"id \d+", "", filters)
-
-
 @pytest.fixture
 def net() -> Iterator[Net]:
-    outside, node = names = [f"prep-{role}-{os.getpid()}" for role in ("outside", "node")]
-    try:
-        for name in names:
-            run("ip", "netns", "add", name)
-            run("ip", "-n", name, "link", "set", "lo", "up")
-        run("ip", "-n", outside, "link", "add", "eth0", "type", "veth", "peer", "name", "eth0", "netns", node)
-        held = {outside: (LB, LB6), node: (NODE, NODE6)}
-        for name, addresses in held.items():
-            for address in addresses:
-                six = ":" in address
-                length, more = ("64", ["nodad"]) if six else ("24", [])
-                run("ip", "-n", name, "address", "add", f"{address}/{length}", "dev", "eth0", *more)
-            run("ip", "-n", name, "link", "set", "eth0", "up")
-            run("nsenter", f"--net=/run/netns/{name}", "ethtool", "-K", "eth0", "tx", "off")
-        for address in (CLIENT, CLIENT6):  # which nobody has here: its packets are made by hand
-            run("ip", "-n", node, "neigh", "add", address, "lladdr", MAC_CLIENT, "dev", "eth0")
-        yield Net(outside, node)
-    finally:
-        for name in names:
-            subprocess.run(["ip", "netns", "del", name], check=False, capture_output=True)
+    with machine() as net:
+        yield net
 
 
 def told(*offers: Offer) -> dict[str, Told]:
@@ -128,7 +72,7 @@ def answered(net: Net, question: Packet, address: str) -> bool:
             who = said[ARP].psrc if ARP in said and said[ARP].op == 2 else None
             who = said[ICMPv6ND_NA].tgt if ICMPv6ND_NA in said else who
             if who in (address, own):
-                return who == address
+                return bool(who == address)
 
 
 def about(question: Packet, target: str) -> Packet:
@@ -243,7 +187,7 @@ def checksum_holds(frame: Packet) -> bool:
     """The wire's copy has the full checksum: the node's offload is off."""
     again = frame.copy()
     del again[TCP].chksum
-    return Ether(bytes(again))[TCP].chksum == frame[TCP].chksum
+    return bool(Ether(bytes(again))[TCP].chksum == frame[TCP].chksum)
 
 
 def test_only_load_balancers_may_tunnel(net: Net, tmp_path: Path) -> None:
