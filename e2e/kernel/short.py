@@ -8,6 +8,7 @@ Prints a line for each; the exit code is 1 when one failed.
 import platform
 import sys
 from collections.abc import Callable
+from functools import partial
 
 from e2e.plane import clients
 from e2e.plane.clients import CELLS, at
@@ -57,7 +58,7 @@ def main() -> None:
         for mode, version in CELLS if held[0] else ():
             where = at(lab, mode, version)
             for work in (requests, datagrams, transfers):
-                held.append(tried(f"{mode} IPv{version}: {work.__name__}", lambda: work(lab, where)))  # noqa: B023
+                held.append(tried(f"{mode} IPv{version}: {work.__name__}", partial(work, lab, where)))
     finally:
         lab.down()
     sys.exit(0 if all(held) else 1)
