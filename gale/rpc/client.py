@@ -11,6 +11,7 @@ from typing import Any
 
 import grpc
 from google.protobuf.json_format import MessageToDict
+from google.protobuf.message import Message
 
 from gale.errors import RemoteError
 from gale.rpc.v1 import api_pb2, api_pb2_grpc, node_pb2, node_pb2_grpc
@@ -38,13 +39,14 @@ class Server:
 
 async def fetch_local_status(server: Server, timeout_s: float) -> api_pb2.LocalStatus:
     """Raises RemoteError."""
-    async with _channel(server) as channel:
-        stub = api_pb2_grpc.ManagementServiceStub(channel)
-        try:
-            answer: api_pb2.LocalStatus = await stub.GetLocalStatus(api_pb2.GetLocalStatusRequest(), timeout=timeout_s)
-        except grpc.aio.AioRpcError as error:
-            raise _as_remote_error(server, error) from error
-        return answer
+    answer: api_pb2.LocalStatus = await ask(server, "GetLocalStatus", api_pb2.GetLocalStatusRequest(), timeout_s)
+    return answer
+
+
+async def ask(server: Server, method: str, request: Message, timeout_s: float) -> Any:
+    """One call of the management API, on a connection of its own. Raises RemoteError."""
+    async with operator_link(server) as link:
+        return await link.ask(method, request, timeout_s)
 
 
 class OperatorLink:
@@ -54,15 +56,17 @@ class OperatorLink:
         self._server = server
         self._stub = api_pb2_grpc.ManagementServiceStub(channel)
 
+    async def ask(self, method: str, request: Message, timeout_s: float) -> Any:
+        """Any call of the management API. Raises RemoteError."""
+        try:
+            return await getattr(self._stub, method)(request, timeout=timeout_s)
+        except grpc.aio.AioRpcError as error:
+            raise _as_remote_error(self._server, error) from error
+
     async def cluster_status(self, timeout_s: float, strong: bool = False) -> dict[str, Any]:
         """The cluster's status as plain values, in the JSON form that `gale-ctl cluster status -o json` prints.
         `strong`: only as of now, through the log."""
-        try:
-            answer = await self._stub.GetClusterStatus(
-                api_pb2.GetClusterStatusRequest(strong=strong), timeout=timeout_s
-            )
-        except grpc.aio.AioRpcError as error:
-            raise _as_remote_error(self._server, error) from error
+        answer = await self.ask("GetClusterStatus", api_pb2.GetClusterStatusRequest(strong=strong), timeout_s)
         status = MessageToDict(answer, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
         status.setdefault("leader", None)
         for node in status["nodes"]:
@@ -72,11 +76,8 @@ class OperatorLink:
 
     async def set_drain(self, node: str, on: bool, timeout_s: float) -> api_pb2.SetDrainResponse:
         """Returns when it is committed. Raises RemoteError, also when it is refused."""
-        try:
-            request = api_pb2.SetDrainRequest(node=node, on=on)
-            answer: api_pb2.SetDrainResponse = await self._stub.SetDrain(request, timeout=timeout_s)
-        except grpc.aio.AioRpcError as error:
-            raise _as_remote_error(self._server, error) from error
+        request = api_pb2.SetDrainRequest(node=node, on=on)
+        answer: api_pb2.SetDrainResponse = await self.ask("SetDrain", request, timeout_s)
         return answer
 
 

@@ -1,0 +1,67 @@
+"""Makes the kernel ask for neighbours four times a second instead of once.
+
+While a link is cut the kernel loses its neighbours behind it. When it is whole again, nothing is sent before the next
+question: so the rest of a second, as the kernel comes, is lost for load balancers that want to agree. The setting is an
+interface's (retrans_time), of both IP versions, and is put back.
+
+What it was is not written down. If it is found as it is made here, a gale-lb was killed before; then what new
+interfaces get is put back.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from gale.errors import HostError
+
+RETRANS_MS = 250
+_DEFAULT = "default"
+_ROOT = Path("/proc/sys/net")
+_VERSIONS = ("ipv4", "ipv6")
+
+
+@contextmanager
+def quick_neighbours(interface: str) -> Iterator[None]:
+    """Meanwhile. Raises HostError if it cannot be set."""
+    before = {version: _before(version, interface) for version in _present(interface)}
+    try:
+        for version in before:
+            _write(version, interface, RETRANS_MS)
+        yield
+    finally:
+        for version, value in before.items():
+            if _setting(version, interface).exists():
+                _write(version, interface, value)
+
+
+def put_back(interface: str) -> None:
+    """What a gale-lb that was killed has left. Nothing to put back is no error."""
+    for version in _present(interface):
+        if _read(version, interface) == RETRANS_MS:
+            _write(version, interface, _read(version, _DEFAULT))
+
+
+def _present(interface: str) -> list[str]:
+    """IPv6 may be switched off."""
+    return [version for version in _VERSIONS if _setting(version, interface).exists()]
+
+
+def _before(version: str, interface: str) -> int:
+    value = _read(version, interface)
+    return _read(version, _DEFAULT) if value == RETRANS_MS else value
+
+
+def _setting(version: str, interface: str) -> Path:
+    return _ROOT / version / "neigh" / interface / "retrans_time_ms"
+
+
+def _read(version: str, interface: str) -> int:
+    return int(_setting(version, interface).read_text())
+
+
+def _write(version: str, interface: str, value: int) -> None:
+    path = _setting(version, interface)
+    try:
+        path.write_text(str(value))
+    except OSError as error:
+        raise HostError(f"{path} cannot be set to {value}: {error.strerror}: run as root") from error
