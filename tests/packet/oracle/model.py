@@ -212,14 +212,14 @@ class Model:
         listener = self._listeners.get((inner.source, inner.source_port, inner.protocol))
         if listener is None:
             return "unrelated_error", frame
+        if packet.ttl <= 1:
+            return "ttl_expired", frame
         if listener.mode != "l4":
             client = inner.destination, inner.destination_port
             return self._direct(frame, packet, listener, *client, got, ("error_forwarded", "error_forwarded"))
         flow = self.flows.by_key.get((inner.destination, inner.destination_port, listener))
         if flow is None or (flow.may_be_over(now_s) and got[0] == "unrelated_error"):
             return "unrelated_error", frame
-        if packet.ttl <= 1:
-            return "ttl_expired", frame
         node = self.world.nodes.get(flow.node)
         if node is None or node.birth != flow.birth:
             return "node_gone", frame
