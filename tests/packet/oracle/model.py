@@ -207,7 +207,7 @@ class Model:
         if not packet.error or packet.fragment:
             return "other_protocol", frame
         inner = quoted(frame, packet)
-        if inner is None:
+        if inner is None or inner.source != packet.destination:
             return "unrelated_error", frame
         listener = self._listeners.get((inner.source, inner.source_port, inner.protocol))
         if listener is None:
