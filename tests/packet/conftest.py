@@ -4,27 +4,34 @@ import pytest
 
 from gale.dataplane.syscall import require_bpf
 from gale.errors import HostError
+from tests.packet.balancer import Balancer
 from tests.packet.direct import Direct
 
 
 @pytest.fixture(scope="session")
-def loaded():
+def bpf() -> None:
+    """For tests that load programs themselves."""
+    try:
+        require_bpf()
+    except HostError as error:
+        pytest.skip(f"packet tests need BPF: {error}")
+
+
+@pytest.fixture(scope="session")
+def loaded(bpf: None) -> Balancer:
     """Compiled once; tests use `balancer`."""
-    from tests.packet.balancer import Balancer
-    skip_without_bpf()
     return Balancer()
 
 
 @pytest.fixture
-def balancer(loaded):
+def balancer(loaded: Balancer) -> Balancer:
     loaded.reset()
     return loaded
 
 
 @pytest.fixture(scope="session")
-def loaded_direct() -> Direct:
+def loaded_direct(bpf: None) -> Direct:
     """Likewise; tests use `direct`."""
-    skip_without_bpf()
     return Direct()
 
 
@@ -32,10 +39,3 @@ def loaded_direct() -> Direct:
 def direct(loaded_direct: Direct) -> Direct:
     loaded_direct.reset()
     return loaded_direct
-
-
-def skip_without_bpf() -> None:
-    try:
-        require_bpf()
-    except HostError as error:
-        pytest.skip(f"packet tests need BPF: {error}")
