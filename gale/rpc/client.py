@@ -144,7 +144,7 @@ def _as_remote_error(server: Server, error: grpc.aio.AioRpcError) -> RemoteError
         case grpc.StatusCode.DEADLINE_EXCEEDED:
             return RemoteError(f"{server}: no answer in time")
         case grpc.StatusCode.UNIMPLEMENTED:
-            return RemoteError(f"{server}: something else answers there: is that the api_port, and gale-lb's?")
+            return RemoteError(f"{server}: what answers does not know this: is it the api_port of a gale-lb of our version?")
         case grpc.StatusCode.INVALID_ARGUMENT | grpc.StatusCode.PERMISSION_DENIED | grpc.StatusCode.RESOURCE_EXHAUSTED:
             return RemoteError(f"{server}: refused: {error.details()}")
         case grpc.StatusCode.FAILED_PRECONDITION | grpc.StatusCode.ABORTED:
