@@ -8,12 +8,17 @@ from tests.packet.balancer import Balancer
 
 
 @pytest.fixture(scope="session")
-def loaded() -> Balancer:
-    """Compiled once; tests use `balancer`."""
+def bpf() -> None:
+    """For tests that load programs themselves."""
     try:
         require_bpf()
     except HostError as error:
         pytest.skip(f"packet tests need BPF: {error}")
+
+
+@pytest.fixture(scope="session")
+def loaded(bpf: None) -> Balancer:
+    """Compiled once; tests use `balancer`."""
     return Balancer()
 
 
