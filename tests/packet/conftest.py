@@ -1,10 +1,11 @@
-"""Fixtures of the packet tests: one load balancer, compiled once and emptied before each test."""
+"""Fixtures of the packet tests: a load balancer for l4 and one for l2 and l3, compiled once, emptied for each test."""
 
 import pytest
 
 from gale.dataplane.syscall import require_bpf
 from gale.errors import HostError
 from tests.packet.balancer import Balancer
+from tests.packet.direct import Direct
 
 
 @pytest.fixture(scope="session")
@@ -26,3 +27,15 @@ def loaded(bpf: None) -> Balancer:
 def balancer(loaded: Balancer) -> Balancer:
     loaded.reset()
     return loaded
+
+
+@pytest.fixture(scope="session")
+def loaded_direct(bpf: None) -> Direct:
+    """Likewise; tests use `direct`."""
+    return Direct()
+
+
+@pytest.fixture
+def direct(loaded_direct: Direct) -> Direct:
+    loaded_direct.reset()
+    return loaded_direct
