@@ -17,12 +17,8 @@ from gale.errors import HostError
 RETRANS_MS = 200
 """A whole number of ticks, whatever the kernel's tick is: as it is written it is read again."""
 
-<<<<<<< HEAD
 _DEFAULT = "default"  # what new interfaces get; network namespaces but the first do not show it
 _USUAL_MS = 1_000
-=======
-_DEFAULT = "default"
->>>>>>> plane
 _ROOT = Path("/proc/sys/net")
 _VERSIONS = ("ipv4", "ipv6")
 
