@@ -7,8 +7,9 @@ Whatever moment gale-lb was killed at, the one step that decides is the kernel's
 Two maps say what the others are. `layout` holds their shapes, which another build may have, and `secrets` the random
 numbers that place flows. Both are bound to the program, so they live as long as it does.
 
-    /sys/fs/bpf/gale/<interface>[-<network namespace>]/maps/    the maps; swapped as one folder by a start
-    /sys/fs/bpf/gale/<interface>[-<network namespace>]/clsact   a note: the qdisc is gale's, for gale-lb --detach
+    /sys/fs/bpf/gale/<interface>[-<network namespace>]/maps/   the maps; swapped as one folder by a start
+    /sys/fs/bpf/gale/<interface>[-<network namespace>]/filter  a note: on which interface there is a filter of gale's
+    /sys/fs/bpf/gale/<interface>[-<network namespace>]/clsact  a note: on which the qdisc that carries it is gale's, too
 """
 
 import ctypes
@@ -121,15 +122,31 @@ class Pins:
         """The old names go."""
         _remove(self._next)
 
-    def note(self, what: str) -> None:
-        """Remember that something of this machine is gale's; `noted` says so until the folder is removed."""
+    def note(self, what: str, interface: str) -> None:
+        """Remember that something on an interface is gale's; `noted` says so until it is forgotten."""
         self.mount()
         self.folder.mkdir(parents=True, exist_ok=True)
-        if not self.noted(what):
-            (self.folder / what).symlink_to("gale")
+        if self.noted(what) != interface:
+            self.forget(what)
+            (self.folder / what).symlink_to(interface)
 
-    def noted(self, what: str) -> bool:
-        return (self.folder / what).is_symlink()
+    def noted(self, what: str) -> str | None:
+        note = self.folder / what
+        return str(note.readlink()) if note.is_symlink() else None
+
+    def forget(self, what: str) -> None:
+        (self.folder / what).unlink(missing_ok=True)
+
+    def hold(self, maps: Mapping[str, BpfMap]) -> bool:
+        """Whether these maps are what is pinned."""
+        held = self._of_folder()
+        try:
+            return {name: map_info(each).id for name, each in held.items()} == {
+                name: map_info(each.fd).id for name, each in maps.items()
+            }
+        finally:
+            for each in held.values():
+                os.close(each)
 
     def remove(self) -> None:
         """The folder, and what it stands in if nobody else uses that."""
