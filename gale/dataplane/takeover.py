@@ -66,6 +66,7 @@ class Start:
         self._lost: set[bytes] = set()
         self._handle: int | None = None
         self._attachment: Attachment | None = None
+        self._convert_most()
 
     def attach(self) -> None:
         """Put the new programs in the place of the old ones. Raises DataplaneError, and may be called again."""
