@@ -7,7 +7,6 @@ was called in.
 """
 
 import asyncio
-import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -15,6 +14,8 @@ from dataclasses import replace
 import structlog
 
 from gale.core.plan import ClearNode, SetNode, SetSlots, Write
+from gale.dataplane.address import packed
+from gale.dataplane.attach import Attachment
 from gale.dataplane.counters import counters
 from gale.dataplane.explain import explain
 from gale.dataplane.farewell import Destination, Farewell
@@ -23,7 +24,7 @@ from gale.dataplane.links import Places, interface_index
 from gale.dataplane.neighbours import Way
 from gale.dataplane.reach import Reach
 from gale.dataplane.settings import DataplaneSettings
-from gale.dataplane.takeover import Start
+from gale.dataplane.takeover import begin
 from gale.errors import DataplaneError
 from gale.ports import Counters, Explanation, Question
 
@@ -43,8 +44,8 @@ class BpfDataplane:
 
     def __init__(self, settings: DataplaneSettings) -> None:
         self._settings = settings
-        self._start = Start(settings)
-        self._maps, self._program = self._start.maps, self._start.program
+        self._started = begin(settings)
+        self._maps, self._program = self._started.maps, self._started.program
         self._public = interface_index(settings.public_interface)
         self._reach = Reach(self._write_node)
         self._places = Places(self._public, self._maps.set_link, lambda index: self._reach.link(index) is not None)
@@ -53,7 +54,8 @@ class BpfDataplane:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._next: asyncio.TimerHandle | None = None
         self._said: set[str] = set()
-        if settings.has_l4:
+        self.attachment: Attachment | None = None
+        if "l4" in self._maps.directory.modes:
             returns = self._program.maps["returns"]
             self._farewell = Farewell(returns, settings.public_interface, self._birth, self._destinations)
 
@@ -68,9 +70,9 @@ class BpfDataplane:
             self._farewell.close()
 
     def attach(self) -> None:
-        """Programs of an earlier gale-lb are replaced atomically. `attachments` then says what came of it."""
-        self._start.attach()
-        self._reach.set_native("native" in self.attachments.values())
+        """Programs of an earlier gale-lb are replaced atomically. `attachment` then says what came of it."""
+        self.attachment = self._started.attach()
+        self._reach.set_native(self.attachment.public_mode == "native")
         try:
             self._loop = asyncio.get_running_loop()
         except RuntimeError:
@@ -81,7 +83,7 @@ class BpfDataplane:
     @property
     def attachments(self) -> Mapping[str, str]:
         """Interface -> how its program is attached: "native", "generic" or "tc"; empty before `attach`."""
-        return self._start.attachments
+        return self.attachment.interfaces if self.attachment else {}
 
     def perform(self, write: Write) -> None:
         """Do one write of a plan. Raises DataplaneError; then nothing has changed."""
@@ -110,13 +112,17 @@ class BpfDataplane:
 
     def verify(self) -> tuple[str, ...]:
         """Compare what the kernel holds with what was written, and mend it: one line for each difference."""
-        return self._maps.verify()
+        return self._started.verify()
 
     def farewell(self, number: int) -> None:
         """Make the TCP clients of a node that lost this number notice (l4): their flows have no node any more."""
         if self._farewell:
             self._farewell.add(number)
             self._later()
+
+    def ways(self, number: int) -> tuple[Way, ...]:
+        """To a node: by IPv4, and by IPv6 if it has such an address."""
+        return self._reach.ways(number)
 
     @property
     def unreachable(self) -> tuple[int, ...]:
@@ -188,12 +194,8 @@ class BpfDataplane:
         return int(entry.birth) if entry.address else None
 
     def _destinations(self) -> dict[int, Destination]:
-        listeners = self._program.maps["directory"][0].listeners
-        return {
-            number: Destination(bytes(listener.address), int(listener.port).to_bytes(2, sys.byteorder))
-            for number, listener in enumerate(listeners)
-            if listener.port
-        }
+        entries = self._maps.directory.entries
+        return {number: Destination(packed(entry.address), entry.port) for number, entry in entries.items()}
 
     def _own_mac(self) -> bytes:
         link = self._reach.link(self._public)

@@ -36,14 +36,14 @@ def explain(program: Program, settings: DataplaneSettings, question: Question, m
     found = program.maps["explanation"][0]
     verdict = verdicts()[found.verdict]
     leaves = verdict.action in (Action.REDIRECT, Action.REPLY)
-    listener, modes = bool(found.found & _FOUND_LISTENER), {number: mode for mode, number in MODES.items()}
+    modes, services = {number: mode for mode, number in MODES.items()}, dict(enumerate(settings.services))
     return Explanation(
         verdict=verdict.name,
         action=verdict.action.value,
         meaning=verdict.meaning,
         side=side,
-        mode=modes.get(found.mode, "") if listener else "",
-        service=settings.services[found.service] if listener else "",
+        mode=modes.get(found.mode, ""),
+        service=services.get(found.service, "") if found.found & _FOUND_LISTENER else "",
         slot=found.slot if found.found & _FOUND_SLOT else None,
         node=found.node if found.found & _FOUND_NODE else None,
         flow=_flow(found.source_port, found.flags, found.age) if found.found & _FOUND_FLOW else None,

@@ -35,10 +35,10 @@ _MAPPED = bytes(10) + b"\xff\xff"
 
 @dataclass(frozen=True, slots=True)
 class Destination:
-    """What clients of a listener send to: the address with 16 bytes, the port with 2, as in the map."""
+    """What clients of a listener send to; the address has 16 bytes, as in the map."""
 
     address: bytes
-    port: bytes
+    port: int
 
 
 class Farewell:
@@ -127,7 +127,7 @@ def reminder(entry: bytes, returns: BpfMap, to: Destination) -> bytes:
         kind = _ETH_P_8021AD if not index and tags & _OUTER_8021AD else _ETH_P_8021Q
         frame += struct.pack("!H", kind) + part("vlan")[2 * index : 2 * index + 2]
     client, service = part("client"), to.address
-    ports = *struct.unpack("!H", to.port), *struct.unpack("!H", part("client_port"))
+    ports = to.port, *struct.unpack("!H", part("client_port"))
     fields = (*ports, (isn - 1) & 0xFFFFFFFF, 0, _TCP.size // 4 << 4, _ACK, 0)
     if client.startswith(_MAPPED):
         client, service = client[len(_MAPPED) :], service[len(_MAPPED) :]

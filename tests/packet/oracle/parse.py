@@ -173,7 +173,7 @@ def _parse_transport(frame: bytes, packet: Packet) -> Packet | str:
             return "malformed"
     else:
         if left < 8:
-            return "malformed"
+            return "other_protocol"
         packet.error = frame[at] in (ERRORS6 if packet.version == 6 else ERRORS4)
         return packet
     packet.source_port, packet.destination_port = _WORDS.unpack_from(frame, at)
