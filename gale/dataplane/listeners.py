@@ -107,7 +107,7 @@ def number(
 
 
 def _still_needed(place: int, entry: Known, used: Collection[int], after: Collection[int]) -> bool:
-    """What is served until now opens flows until now. Modes l2 and l3 keep none: their entry stays for its successor."""
+    """What is served until now opens flows until now. l2 and l3 keep none: their entry stays for its successor."""
     return entry.served or (place in used if entry.mode == "l4" else place in after)
 
 

@@ -11,7 +11,7 @@ Tables of another shape are converted (convert.py), most of them before the swap
 (`takeover`), the packet path drops packets whose flow it does not know; to pass them would reset connections.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 
 import structlog
@@ -68,10 +68,13 @@ class Start:
         self._attachment: Attachment | None = None
         self._convert_most()
 
-    def attach(self) -> None:
+    def attach(self) -> Attachment:
         """Put the new programs in the place of the old ones. Raises DataplaneError, and may be called again."""
         for step in self.steps():
             step()
+        if self._attachment is None:
+            raise DataplaneError(f"{self._public}: nothing was attached")
+        return self._attachment
 
     def steps(self) -> tuple[Callable[[], None], ...]:
         """What `attach` does, in order."""
@@ -85,11 +88,6 @@ class Start:
             self._pins.publish,
             self._pins.drop,
         )
-
-    @property
-    def attachments(self) -> Mapping[str, str]:
-        """Interface -> how programs are attached to it: "native", "generic", "tc", "native, tc"; empty before that."""
-        return self._attachment.interfaces if self._attachment else {}
 
     def verify(self) -> tuple[str, ...]:
         """Compare what the kernel holds with what it should, and mend it: one line for each difference."""
@@ -152,10 +150,8 @@ class Start:
         if self._handle is not None:
             attach.remove_filters(self._private, PRIVATE_PROGRAM, but=self._handle)
             self._pins.note(_FILTER, self._private)
-        for interface in {before, None if self._handle is not None else self._private} - {None, *self.attachments}:
+        for interface in {before, self._private} - {None, None if self._handle is None else self._private}:
             _take_filters(self._pins, str(interface))
-        if self._handle is None and self._public == self._private:
-            _take_filters(self._pins, self._private)
 
     def _let_flows_be_missing(self, seconds: int) -> None:
         until = (jiffies.now() + seconds * jiffies_per_second()) % (1 << 32) if seconds else 0
