@@ -106,9 +106,9 @@ def number(
     return Directory(entries, given_up)
 
 
-def _still_needed(place: int, entry: Known, used: Collection[int], earlier: Collection[int]) -> bool:
-    """Modes l2 and l3 keep no flows: their entry stays as long as another one comes after it."""
-    return place in used if entry.mode == "l4" else place in earlier
+def _still_needed(place: int, entry: Known, used: Collection[int], after: Collection[int]) -> bool:
+    """What is served until now opens flows until now. l2 and l3 keep none: their entry stays for its successor."""
+    return entry.served or (place in used if entry.mode == "l4" else place in after)
 
 
 def _free(
