@@ -17,7 +17,9 @@
 #include "packet.h"
 #include "vlan.h"
 
-#define QUOTED 128
+#define QUOTED_4 128
+#define QUOTED_6 1232      /* as much as fits 1280 bytes, the least that every way carries */
+#define SUMMED_MAX 512     /* bytes that the kernel sums at a time */
 #define ANSWERS_PER_S 1000 /* by each CPU */
 #define ANSWER_TTL 64
 #define ANSWER_CLASS 0xc0 /* internetwork control, RFC 1812, 4.3.2.5 */
@@ -25,13 +27,13 @@
 struct answer4 {
     struct iphdr ip;
     struct icmp_header icmp;
-    __u8 quoted[QUOTED];
+    __u8 quoted[QUOTED_4];
 };
 
 struct answer6 {
     struct ipv6hdr ip;
     struct icmp_header icmp;
-    __u8 quoted[QUOTED];
+    __u8 quoted[QUOTED_6];
 };
 
 /* Answers of this CPU in the second that began at `start`. */
@@ -52,13 +54,17 @@ static __always_inline __u64 address_sum(const union address *address) {
     return (__u64)address->words[0] + address->words[1] + address->words[2] + address->words[3];
 }
 
-/* `begin`: the sum of what is not in ICMP's message but in its checksum. */
-static __always_inline void write_message(struct icmp_header *icmp, __u8 type, __u8 code, __u16 mtu, __u64 begin) {
+/* `begin`: the sum of what is not in ICMP's message but in its checksum. `length`: known when this is compiled. */
+static __always_inline void write_message(struct icmp_header *icmp, __u8 type, __u8 code, __u16 mtu, __u64 begin,
+                                          const __u32 length) {
+    __u64 sum = begin;
+
     *icmp = (struct icmp_header){.type = type, .code = code, .rest = bpf_htonl(mtu)};
-    icmp->check = ~csum_fold((__u32)bpf_csum_diff(NULL, 0, (void *)icmp, sizeof(*icmp) + QUOTED, 0) + begin);
+    for (__u32 at = 0; at < length; at += SUMMED_MAX)
+        sum += (__u32)bpf_csum_diff(NULL, 0, (void *)icmp + at, length - at < SUMMED_MAX ? length - at : SUMMED_MAX, 0);
+    icmp->check = ~csum_fold(sum);
 }
 
-/* The MTU is in the low half of the word. */
 static __always_inline void write_answer4(struct answer4 *answer, const struct packet *packet, __u16 mtu) {
     const __be16 first = bpf_htons(0x4500 | ANSWER_CLASS), length = bpf_htons(sizeof(*answer));
     const __be16 life = bpf_htons(ANSWER_TTL << 8 | IPPROTO_ICMP);
@@ -71,7 +77,7 @@ static __always_inline void write_answer4(struct answer4 *answer, const struct p
     answer->ip.check = ~csum_fold((__u64)first + length + life + source + destination);
     answer->ip.saddr = source;
     answer->ip.daddr = destination;
-    write_message(&answer->icmp, 3, 4, mtu, 0);
+    write_message(&answer->icmp, 3, 4, mtu, 0, sizeof(*answer) - sizeof(answer->ip));
 }
 
 static __always_inline void write_answer6(struct answer6 *answer, const struct packet *packet, __u16 mtu) {
@@ -85,7 +91,7 @@ static __always_inline void write_answer6(struct answer6 *answer, const struct p
     answer->ip.hop_limit = ANSWER_TTL;
     *(union address *)&answer->ip.saddr = packet->destination;
     *(union address *)&answer->ip.daddr = packet->source;
-    write_message(&answer->icmp, 2, 0, mtu, pseudo);
+    write_message(&answer->icmp, 2, 0, mtu, pseudo, sizeof(*answer) - sizeof(answer->ip));
 }
 
 /* The frame's start, moved over `gap` bytes to the front and turned round. Tags or not: what is too much is written
@@ -105,17 +111,18 @@ static __always_inline void turn_start(void *frame, const __u32 gap) {
 /* Cuts the packet, and puts the answer's headers before what is left. False: no room for them, or it is too short. */
 static __always_inline bool write_answer(struct xdp_md *ctx, const struct packet *packet, __u16 mtu,
                                          const int version) {
-    const __u32 headers = (version == 4 ? sizeof(struct answer4) : sizeof(struct answer6)) - QUOTED;
+    const __u32 length = version == 4 ? sizeof(struct answer4) : sizeof(struct answer6);
+    const __u32 quoted = version == 4 ? QUOTED_4 : QUOTED_6, headers = length - quoted;
     __u64 start = sizeof(struct ethhdr) + (packet->tags & 3) * sizeof(struct vlan_tag);
-    int excess = (int)(packet->end - packet->data) - (int)(start + QUOTED);
+    int excess = (int)(packet->end - packet->data) - (int)(start + quoted);
 
-    if (excess < 0 || bpf_xdp_adjust_tail(ctx, -excess) || bpf_xdp_adjust_head(ctx, -(int)headers))
+    if (packet->length < quoted || bpf_xdp_adjust_tail(ctx, -excess) || bpf_xdp_adjust_head(ctx, -(int)headers))
         return false;
 
     void *frame = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
     void *answer = frame + start;
 
-    if (frame + headers + QUOTED > end || answer + headers + QUOTED > end)
+    if (answer + length > end)
         return false;
     turn_start(frame, headers);
     if (version == 4)

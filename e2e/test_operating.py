@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from e2e.conftest import until
+from e2e.waiting import until
 from gale.lab.cluster import Lab
 
 

@@ -5,7 +5,7 @@ has no effect. Then all together: an address, port and protocol has one service,
 itself listens.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from gale.config.reading import Name, Port, ServiceAddress, Table, refuse_unless
@@ -36,31 +36,34 @@ class ServiceEntry(Table, frozen=True):
     tunnel: str | None = None
 
 
+Require = Callable[[bool, str, str], None]
+"""What must hold of an entry, the key that is wrong when it does not, and the rule."""
+
+
 def services(path: Path, entries: Iterable[tuple[str, ServiceEntry]], taken: Iterable[Place]) -> tuple[Service, ...]:
     """The entries, each with the name of its table. `taken`: where load balancers listen for nodes, operators and each
     other."""
-    reserved, served, names, found = set(taken), dict[Place, str](), set[str](), list[Service]()
+    reserved, served, found = set(taken), dict[Place, str](), dict[str, Service]()
+    private = {address for address, _, _ in reserved}
     for table, entry in entries:
-        refuse_unless(entry.name not in names, path, _key(table, "name"), entry.name, "is the name of another service")
-        names.add(entry.name)
-        service = _service(path, table, entry)
-        for place in _places(service):
+        require = _requiring(path, table, entry)
+        require(entry.name not in found, "name", "is the name of another service")
+        service = found[entry.name] = _service(entry, require)
+        places = [(a, service.port, protocol) for a in service.addresses or (OWN,) for protocol in service.protocols]
+        for place in places:
             told = " ".join(map(str, place))
-            rule = f"load balancers themselves listen there ({told}): take another port"
-            refuse_unless(place not in reserved, path, _key(table, "port"), entry.port, rule)
-            rule = f"another service has this port and address ({told}): {served.get(place)}"
-            refuse_unless(place not in served, path, _key(table, "port"), entry.port, rule)
+            known = f"another service has this port and address ({told}): {served.get(place)}"
+            require(place not in served, "port", known)
+            require(place not in reserved, "port", f"load balancers themselves listen there ({told}): take another")
             served[place] = entry.name
-        found.append(service)
-    rule = f"with all services there are {len(served)} addresses, ports and protocols: {LISTENERS_MAX} are the most"
-    refuse_unless(len(served) <= LISTENERS_MAX, path, _key(table, "name"), entry.name, rule)
-    return tuple(found)
+            private_too = f"{place[0]} is a load balancer's private address, and in {service.mode} nodes take it too"
+            require(service.mode == "l4" or place[0] not in private, "addresses", private_too)
+        most = f"with it there are {len(served)} addresses, ports and protocols: {LISTENERS_MAX} are the most"
+        require(len(served) <= LISTENERS_MAX, "name", most)
+    return tuple(found.values())
 
 
-def _service(path: Path, table: str, entry: ServiceEntry) -> Service:
-    def require(holds: bool, name: str, rule: str) -> None:
-        refuse_unless(holds, path, _key(table, name), getattr(entry, name), rule)
-
+def _service(entry: ServiceEntry, require: Require) -> Service:
     mode, protocols, tunnel = entry.mode, entry.protocols, entry.tunnel
     require(mode in MODES, "mode", 'must be "l2", "l3" or "l4"')
     known = bool(protocols) and set(protocols) <= set(PROTOCOLS)
@@ -82,12 +85,10 @@ def _service(path: Path, table: str, entry: ServiceEntry) -> Service:
     )
 
 
-def _key(table: str, name: str) -> str:
-    """A service's key as an operator writes it."""
-    return ELSEWHERE.get((table, name), f"{table}.{name}")
+def _requiring(path: Path, table: str, entry: ServiceEntry) -> Require:
+    """Refusals name the key as an operator writes it."""
 
+    def require(holds: bool, name: str, rule: str) -> None:
+        refuse_unless(holds, path, ELSEWHERE.get((table, name), f"{table}.{name}"), getattr(entry, name), rule)
 
-def _places(service: Service) -> Iterator[Place]:
-    for address in service.addresses or (OWN,):
-        for protocol in service.protocols:
-            yield address, service.port, protocol
+    return require

@@ -14,6 +14,7 @@ import errno
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from pyroute2.netlink.exceptions import NetlinkError
@@ -38,6 +39,23 @@ _ETH_P_ALL = 3
 _DIRECT_ACTION = 1
 _PRIORITY = 7070
 _HANDLES = range(1, 100)
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """Where the packet path sits: `public_mode` is "native" or "generic"; TC only where answers come back (l4)."""
+
+    public_interface: str
+    public_mode: str
+    private_interface: str | None
+
+    @property
+    def interfaces(self) -> dict[str, str]:
+        """Interface -> how programs are attached to it."""
+        found = {self.public_interface: self.public_mode}
+        if self.private_interface:
+            found[self.private_interface] = ", ".join(filter(None, [found.get(self.private_interface), "tc"]))
+        return found
 
 
 def xdp_program(interface: str) -> str | None:
@@ -109,6 +127,11 @@ def remove_filters(interface: str, name: str, direction: str = "ingress", but: i
         return len(handles)
 
     return ask(request)
+
+
+def has_clsact(interface: str) -> bool:
+    index = interface_index(interface)
+    return ask(lambda ipr: any(qdisc.get_attr("TCA_KIND") == "clsact" for qdisc in ipr.get_qdiscs(index)))
 
 
 def remove_clsact(interface: str) -> None:

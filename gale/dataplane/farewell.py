@@ -13,7 +13,7 @@ in. It is read where it lies, in slices, because it has room for half a million 
 import socket
 import struct
 import time
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from gale.dataplane.bpfmap import BpfMap
@@ -35,27 +35,36 @@ _MAPPED = bytes(10) + b"\xff\xff"
 
 @dataclass(frozen=True, slots=True)
 class Destination:
-    """What clients of a listener send to: the address with 16 bytes, the port with 2, as in the map."""
+    """What clients of a listener send to; the address has 16 bytes, as in the map."""
 
     address: bytes
-    port: bytes
+    port: int
 
 
 class Farewell:
     """From the clients of nodes that are gone.
 
-    `births`: number -> birth of the node that has it now; a number that is missing has none.
+    birth         of the node that has a number now; None if none has
+    destinations  of every listener, by its number
     """
 
-    def __init__(self, returns: BpfMap, public_interface: str) -> None:
+    def __init__(
+        self,
+        returns: BpfMap,
+        public_interface: str,
+        birth: Callable[[int], int | None],
+        destinations: Callable[[], Mapping[int, Destination]],
+    ) -> None:
         self._returns = returns
         self._memory = memoryview(returns.mmap())
+        self._birth = birth
+        self._destinations = destinations
         self._out = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0)
         self._out.bind((public_interface, 0))
         self._out.setblocking(False)
         self._numbers: set[int] = set()
-        self._next: set[int] = set()
-        self._paths: Iterator[bytes | None] = iter(())
+        self._frames: Iterator[bytes | None] = iter(())
+        self._held: bytes | None = None
         self.sent = 0
 
     def close(self) -> None:
@@ -63,50 +72,45 @@ class Farewell:
 
     def add(self, number: int) -> None:
         """A node has lost this number. Its clients are looked for by `work`."""
-        self._next.add(number)
+        self._numbers.add(number)
 
-    def work(
-        self, births: Mapping[int, int], destinations: Mapping[int, Destination], slice_s: float | None = SLICE_S
-    ) -> bool:
-        """True if some of it is left after that time."""
+    def work(self, slice_s: float | None = SLICE_S) -> bool:
+        """True if some of it is left after that time. Raises OSError when nothing can be sent."""
         end = None if slice_s is None else time.monotonic() + slice_s
         while end is None or time.monotonic() < end:
             try:
-                path = next(self._paths)
+                self._held = self._held or next(self._frames)
             except StopIteration:
-                if not self._next:
+                if not self._numbers:
                     return False
-                self._numbers, self._next = self._next, set()
-                self._paths = self._walk()
+                numbers, self._numbers = self._numbers, set()
+                self._frames = self._walk({number: self._birth(number) for number in numbers}, self._destinations())
                 continue
-            if path is not None:
-                self._tell(path, births, destinations)
+            if self._held:
+                try:
+                    self._out.send(self._held)
+                except BlockingIOError:  # the interface is busy
+                    return True
+                self.sent += 1
+                self._held = None
         return True
 
-    def _walk(self) -> Iterator[bytes | None]:
-        """The return paths of these numbers; None now and then, so that the caller can look at the clock."""
-        for place in entries(self._returns, self._memory, "number", self._numbers):
-            yield None if place is None else self._entry(place)
-
-    def _entry(self, place: int) -> bytes | None:
-        """None if it changes meanwhile: then it is in use by somebody else."""
-        size = self._returns.stride
-        first = bytes(self._memory[place * size : (place + 1) * size])
-        return first if first == bytes(self._memory[place * size : (place + 1) * size]) else None
-
-    def _tell(self, entry: bytes, births: Mapping[int, int], destinations: Mapping[int, Destination]) -> None:
-        path = self._returns.Leaf.from_buffer_copy(entry)
-        known = flags()
-        living = flags_of(path.word) & (known["used"] | known["locked"] | known["established"] | known["ended"])
-        if path.protocol != socket.IPPROTO_TCP or living != known["used"] | known["established"]:
-            return
-        if births.get(path.number) == birth_of(path.word) or path.listener not in destinations:
-            return
-        try:
-            self._out.send(reminder(entry, self._returns, destinations[path.listener]))
-            self.sent += 1
-        except BlockingIOError:
-            pass  # the interface is busy: this client finds out when it speaks
+    def _walk(
+        self, births: Mapping[int, int | None], destinations: Mapping[int, Destination]
+    ) -> Iterator[bytes | None]:
+        """The frames to send; None now and then, so that the caller can look at the clock."""
+        known, size = flags(), self._returns.stride
+        asked = known["used"] | known["locked"] | known["established"] | known["ended"]
+        for place in entries(self._returns, self._memory, "number", births):
+            if place is None:
+                yield None
+                continue
+            entry = bytes(self._memory[place * size : (place + 1) * size])
+            path = self._returns.Leaf.from_buffer_copy(entry)
+            waits = flags_of(path.word) & asked == known["used"] | known["established"]
+            orphan = births[path.number] != birth_of(path.word) and path.listener in destinations
+            if waits and orphan and path.protocol == socket.IPPROTO_TCP:
+                yield reminder(entry, self._returns, destinations[path.listener])
 
 
 def reminder(entry: bytes, returns: BpfMap, to: Destination) -> bytes:
@@ -123,7 +127,7 @@ def reminder(entry: bytes, returns: BpfMap, to: Destination) -> bytes:
         kind = _ETH_P_8021AD if not index and tags & _OUTER_8021AD else _ETH_P_8021Q
         frame += struct.pack("!H", kind) + part("vlan")[2 * index : 2 * index + 2]
     client, service = part("client"), to.address
-    ports = *struct.unpack("!H", to.port), *struct.unpack("!H", part("client_port"))
+    ports = to.port, *struct.unpack("!H", part("client_port"))
     fields = (*ports, (isn - 1) & 0xFFFFFFFF, 0, _TCP.size // 4 << 4, _ACK, 0)
     if client.startswith(_MAPPED):
         client, service = client[len(_MAPPED) :], service[len(_MAPPED) :]

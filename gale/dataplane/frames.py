@@ -38,14 +38,14 @@ def build(question: Question, macs: bytes = bytes(12)) -> bytes:
         at = 16
     else:
         segment, at = UDP.pack(*ports, UDP.size, 0), 6
-    checksum = _checksum(addresses + struct.pack("!HH", protocol, len(segment)) + segment)
-    segment = segment[:at] + struct.pack("!H", checksum) + segment[at + 2 :]
+    right = checksum(addresses + struct.pack("!HH", protocol, len(segment)) + segment)
+    segment = segment[:at] + struct.pack("!H", right) + segment[at + 2 :]
     if source.version == 6:
         header = IPV6.pack(6 << 28, len(segment), protocol, TTL, source.packed, destination.packed)
         return macs + struct.pack("!H", TYPE_IPV6) + header + segment
     fields = (0x45, 0, IPV4.size + len(segment), 0, DONT_FRAGMENT, TTL, protocol)
-    checksum = _checksum(IPV4.pack(*fields, 0, source.packed, destination.packed))
-    header = IPV4.pack(*fields, checksum, source.packed, destination.packed)
+    right = checksum(IPV4.pack(*fields, 0, source.packed, destination.packed))
+    header = IPV4.pack(*fields, right, source.packed, destination.packed)
     return macs + struct.pack("!H", TYPE_IPV4) + header + segment
 
 
@@ -105,7 +105,7 @@ def _transport(frame: bytes, at: int, protocol: int, headers: list[Header]) -> N
         headers.append(Header(name, {"type": str(kind), "code": str(code)}))
 
 
-def _checksum(data: bytes) -> int:
+def checksum(data: bytes) -> int:
     """The internet checksum of an even number of bytes, or of an odd one with a zero behind."""
     total = sum(struct.unpack(f"!{(len(data) + 1) // 2}H", data + bytes(len(data) % 2)))
     while total >> 16:

@@ -114,22 +114,35 @@ class Features:
 
 
 class Places:
-    """The places of interfaces in the map `links`, given out when one is first used and never taken back: a program may
-    be on its way with it."""
+    """The places of interfaces in the map `links`: given out when one is first used, and taken back only from those
+    that are gone, because programs may be on their way with the number.
 
-    def __init__(self, public: int, write: Callable[[int, int], None]) -> None:
+    `write` puts an interface into a place; `exists` tells whether one is still there.
+    """
+
+    def __init__(self, public: int, write: Callable[[int, int], None], exists: Callable[[int], bool]) -> None:
         self._write = write
+        self._exists = exists
         self._places = {public: PUBLIC_LINK}
 
     def place(self, index: int) -> int:
-        """NO_LINK if there is no place left."""
+        """NO_LINK if there is none left."""
         if index not in self._places:
-            if len(self._places) == LINKS - 1:
+            place = self._free()
+            if place == NO_LINK:
                 return NO_LINK
-            place = PUBLIC_LINK + len(self._places)
             self._write(place, index)
             self._places[index] = place
         return self._places[index]
+
+    def _free(self) -> int:
+        if len(self._places) < LINKS - 1:
+            return max(self._places.values()) + 1
+        for index, place in self._places.items():
+            if place != PUBLIC_LINK and not self._exists(index):
+                del self._places[index]
+                return place
+        return NO_LINK
 
 
 def interfaces() -> dict[str, int]:

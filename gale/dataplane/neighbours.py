@@ -188,10 +188,11 @@ class Resolver:
             vlan=link.vlan,
             mtu=min(route.mtu or link.mtu, link.mtu),
             on_link=route.hop == plain(node),
-            trouble=self._trouble(link, out),
+            trouble=self.trouble(link, out),
         )
 
-    def _trouble(self, link: Link, out: Link) -> str:
+    def trouble(self, link: Link, out: Link) -> str:
+        """Why nothing can be sent by the interface of a route, and out of another; empty if it can."""
         if not link.up or not out.up:
             return f"{link.name if out.up else out.name} is down"
         if len(link.mac) != _MAC_SIZE:

@@ -1,4 +1,4 @@
-"""Makes the kernel ask for neighbours four times a second instead of once.
+"""Makes the kernel ask for neighbours five times a second instead of once.
 
 While a link is cut the kernel loses its neighbours behind it. When it is whole again, nothing is sent before the next
 question: so the rest of a second, as the kernel comes, is lost for load balancers that want to agree. The setting is an
@@ -9,12 +9,14 @@ interfaces get is put back.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from gale.errors import HostError
 
-RETRANS_MS = 250
+RETRANS_MS = 200
+"""A whole number of ticks, whatever the kernel's tick is: as it is written it is read again."""
+
 _DEFAULT = "default"
 _ROOT = Path("/proc/sys/net")
 _VERSIONS = ("ipv4", "ipv6")
@@ -23,15 +25,12 @@ _VERSIONS = ("ipv4", "ipv6")
 @contextmanager
 def quick_neighbours(interface: str) -> Iterator[None]:
     """Meanwhile. Raises HostError if it cannot be set."""
-    before = {version: _before(version, interface) for version in _present(interface)}
-    try:
-        for version in before:
+    with ExitStack() as stack:
+        for version in _present(interface):
+            before = _before(version, interface)
             _write(version, interface, RETRANS_MS)
+            stack.callback(_write, version, interface, before)
         yield
-    finally:
-        for version, value in before.items():
-            if _setting(version, interface).exists():
-                _write(version, interface, value)
 
 
 def put_back(interface: str) -> None:
@@ -60,7 +59,10 @@ def _read(version: str, interface: str) -> int:
 
 
 def _write(version: str, interface: str, value: int) -> None:
+    """Nothing is left to be set on an interface that is gone."""
     path = _setting(version, interface)
+    if not path.exists():
+        return
     try:
         path.write_text(str(value))
     except OSError as error:

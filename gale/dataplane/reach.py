@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from gale.dataplane.address import plain
+from gale.dataplane.links import Link
 from gale.dataplane.monitor import (
     Event,
     EverythingChanged,
@@ -100,9 +101,13 @@ class Reach:
                 self._numbers.pop(address, None)
                 self._forget(address)
 
+    def link(self, index: int) -> Link | None:
+        """An interface; None if it is gone."""
+        return self._resolver.link(index)
+
     def ways(self, number: int) -> tuple[Way, ...]:
         """To a node's addresses."""
-        return tuple(self._ways[address] for address in self._nodes[number] if address)
+        return tuple(self._ways[address] for address in self._nodes.get(number, ()) if address)
 
     @property
     def closed(self) -> Mapping[int, str]:

@@ -35,7 +35,7 @@ class Filter:
 
 def list_filters(index: int, parent: int) -> list[Filter]:
     """Those of one direction of an interface, in the order in which packets meet them. Raises DataplaneError."""
-    found = []
+    found: list[Filter] = []
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE) as kernel:
         kernel.settimeout(_WITHIN_S)
         body = _MESSAGE.pack(0, index, 0, parent, 0)

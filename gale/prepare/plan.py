@@ -113,8 +113,8 @@ def plan(needed: Needs, done: Iterable[Change], host: Host, build: str, all_hear
 
 def undoing(changes: Iterable[Change]) -> tuple[Change, ...]:
     """In the order they are taken back: addresses, programs, settings."""
-    order = {Address: 0, Attached: 1, Setting: 2}
-    return tuple(sorted(changes, key=lambda change: order[type(change)]))
+    order = ("address", "program", "setting")
+    return tuple(sorted(changes, key=lambda change: order.index(key(change)[0])))
 
 
 def _holds(change: Change, before: dict[tuple[str, ...], Change], host: Host) -> bool:

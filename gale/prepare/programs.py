@@ -19,8 +19,9 @@ from gale.dataplane.attach import (
     remove_filters,
     xdp_program,
 )
+from gale.dataplane.compiler import source
 from gale.dataplane.links import interfaces
-from gale.dataplane.program import Program, load_source, source
+from gale.dataplane.program import Program, load_source
 from gale.prepare.plan import CLAMP, DECAP, Contents
 
 _SOURCES = ("decap.c", "address.h", "csum.h")

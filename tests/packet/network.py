@@ -9,6 +9,7 @@ find out whether an IPv6 address is taken.
 
 import ctypes
 import os
+import shutil
 import socket
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
@@ -89,11 +90,22 @@ class Network:
     def cable(self, interface: str, addresses: Sequence[str], host: str, name: str, theirs: Sequence[str]) -> None:
         """From the load balancer's interface to the host's."""
         self.ip(self.balancer, "link", "add", interface, "type", "veth", "peer", "name", name, "netns", host)
-        for where, end, own in ((self.balancer, interface, addresses), (host, name, theirs)):
-            for address in own:
-                self.ip(where, "address", "add", f"{address}/{64 if ':' in address else 24}", "dev", end)
-            self.ip(where, "link", "set", end, "up")
+        self.address(self.balancer, interface, addresses)
+        self.address(host, name, theirs)
         self.offload(host, "gro", "on", interface=name)  # else a veth loses what XDP redirects into its peer
+
+    def bridge(self, name: str, port: str, addresses: Sequence[str]) -> None:
+        """The load balancer's bridge, with one of its interfaces as its port, whose addresses it gets."""
+        self.ip(self.balancer, "address", "flush", "dev", port)
+        self.ip(self.balancer, "link", "add", name, "type", "bridge")
+        self.ip(self.balancer, "link", "set", port, "master", name)
+        self.address(self.balancer, name, addresses)
+
+    def address(self, of: str, interface: str, addresses: Sequence[str]) -> None:
+        """An interface that is up, and has these addresses."""
+        for address in addresses:
+            self.ip(of, "address", "add", f"{address}/{64 if ':' in address else 24}", "dev", interface)
+        self.ip(of, "link", "set", interface, "up")
 
 
 def _family(address: str) -> socket.AddressFamily:
@@ -102,21 +114,50 @@ def _family(address: str) -> socket.AddressFamily:
 
 @contextmanager
 def network() -> Iterator[Network]:
-    names = [f"dp-{role}-{os.getpid()}" for role in ("client", "balancer", "node")]
+    """The load balancer has an interface for each side."""
+    with _namespaces("client", "balancer", "node") as names:
+        net = Network(*names)
+        net.cable("public", (PUBLIC, PUBLIC6), net.client, "eth0", (CLIENT, CLIENT6))
+        net.cable("private", (PRIVATE, PRIVATE6), net.node, "eth0", (NODE, NODE6))
+        net.offload(net.client, "tx", "off")  # XDP sees checksums as a network card would deliver them
+        yield net
+
+
+@contextmanager
+def one_arm() -> Iterator[Network]:
+    """The load balancer has one interface, `arm`, to a switch that clients and nodes are connected to as well."""
+    with _namespaces("client", "balancer", "node", "switch") as (*names, switch):
+        net = Network(*names[:3])
+        net.ip(switch, "link", "add", "bridge0", "type", "bridge")
+        net.address(switch, "bridge0", ())
+        ends = (
+            (net.balancer, "arm", (PUBLIC, PUBLIC6, PRIVATE, PRIVATE6)),
+            (net.client, "eth0", (CLIENT, CLIENT6)),
+            (net.node, "eth0", (NODE, NODE6)),
+        )
+        for number, (host, interface, addresses) in enumerate(ends):
+            port = f"port{number}"
+            net.ip(switch, "link", "add", port, "type", "veth", "peer", "name", interface, "netns", host)
+            net.ip(switch, "link", "set", port, "master", "bridge0")
+            net.address(switch, port, ())
+            net.address(host, interface, addresses)
+            net.offload(switch, "gro", "on", interface=port)
+        net.offload(net.client, "tx", "off")
+        yield net
+
+
+@contextmanager
+def _namespaces(*roles: str) -> Iterator[list[str]]:
+    names = [f"dp-{role}-{os.getpid()}" for role in roles]
     try:
         for name in names:
             run("ip", "netns", "add", name)
             run("ip", "-n", name, "link", "set", "lo", "up")
             with namespace(name):
                 Path("/proc/sys/net/ipv6/conf/default/accept_dad").write_text("0")
-        yield _wire(Network(*names))
+        yield names
     finally:
         for name in names:
+            for pins in Path("/sys/fs/bpf/gale").glob(f"*-{Path('/run/netns', name).stat().st_ino}"):
+                shutil.rmtree(pins)
             subprocess.run(["ip", "netns", "del", name], check=False, capture_output=True)
-
-
-def _wire(net: Network) -> Network:
-    net.cable("public", (PUBLIC, PUBLIC6), net.client, "eth0", (CLIENT, CLIENT6))
-    net.cable("private", (PRIVATE, PRIVATE6), net.node, "eth0", (NODE, NODE6))
-    net.offload(net.client, "tx", "off")  # XDP sees checksums as a network card would deliver them
-    return net

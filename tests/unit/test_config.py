@@ -185,7 +185,7 @@ def test_the_hash_covers_what_must_agree_and_nothing_else(tmp_path: Path) -> Non
         ),
         (
             "".join(f"[[service]]\nname = 's{port}'\nport = {port}\n" for port in range(10_000, 11_023)),
-            "with all services there are 1024 addresses, ports and protocols: 1023 are the most",
+            "with it there are 1024 addresses, ports and protocols: 1023 are the most",
         ),
         ("[tls]\nca = 'ca.crt'\ncert = 'lb.crt'", "tls.key: missing"),
         ("[tls]\nca = 'ca.crt'\ncert = ''\nkey = 'lb.key'", 'tls.cert = "": not a path; write e.g. "/etc/gale'),
@@ -213,6 +213,16 @@ def test_a_wrong_file_is_refused_with_file_key_value_and_rule(tmp_path: Path, ch
         ),
         ('net_interface_public = "eth1"', "", "public_interface.net_interface_public: missing"),
         ("192.168.1.3", "192.168.1.2", "lists an address twice"),
+        (
+            'net_interface_public = "eth1"\n',
+            'net_interface_public = "eth0"\n[forwarding]\nmode = "l2"\n',
+            "public_interface.virtual_addresses = []: own is a load balancer's private address",
+        ),
+        (
+            'net_interface_public = "eth1"\n',
+            'net_interface_public = "eth1"\nvirtual_addresses = ["192.168.1.4"]\n[forwarding]\nmode = "l3"\n',
+            "192.168.1.4 is a load balancer's private address, and in l3 nodes take it too",
+        ),
         ("192.168.1.3", "lb2.example.org", "load_balancer_quorum.addresses[1].ip = "),
         (
             'net_interface_private = "eth0"',

@@ -63,7 +63,9 @@ def hunt(seed: int, epochs: range) -> int:
             print(f"again: python -m tests.packet.fuzz --seed {seed} --epoch {number}")
             return 1
     elapsed = time.monotonic() - compiled
-    print(f"{here.inputs} inputs in {elapsed:.1f} s, {here.inputs / elapsed:.0f}/s; ready after {compiled - begin:.1f} s")
+    print(
+        f"{here.inputs} inputs in {elapsed:.1f} s, {here.inputs / elapsed:.0f}/s; ready after {compiled - begin:.1f} s"
+    )
     print(f"{here.opened} flows, of which {here.moved} got another port than their client's though it was free")
     print(", ".join(f"{name} {count}" for name, count in Counter(here.verdicts).most_common()), flush=True)
     return 0
