@@ -1,6 +1,7 @@
 """The model itself, before anything is judged by it: what it says must leave is what scapy builds from scratch."""
 
 from itertools import product
+from typing import Any
 
 import pytest
 from scapy.layers.inet import ICMP, IP, TCP, UDP, IPOption_NOP
@@ -41,8 +42,8 @@ def listeners() -> list[Listener]:
     ]
 
 
-def hop(version: int, **fields: int) -> Hop:
-    return Hop(bytes.fromhex((HOPS[version] + OWN).replace(":", "")), **fields)
+def hop(version: int, vlan: int = 0) -> Hop:
+    return Hop(bytes.fromhex((HOPS[version] + OWN).replace(":", "")), vlan)
 
 
 @pytest.fixture
@@ -51,13 +52,13 @@ def model() -> Model:
     return Model(World(listeners(), packed(SOURCES[4]), packed(SOURCES[6]), {1: node}, {s: [1] for s in SERVICES}))
 
 
-def ip(version: int, source: str, destination: str, ttl: int = 64, **fields: object) -> Packet:
+def ip(version: int, source: str, destination: str, ttl: int = 64, **fields: Any) -> Packet:
     if version == 4:
         return IP(src=source, dst=destination, ttl=ttl, **fields)
     return IPv6(src=source, dst=destination, hlim=ttl, **fields)
 
 
-def asked(version: int, mode: str, transport: type[Packet], **fields: object) -> Packet:
+def asked(version: int, mode: str, transport: type[Packet], **fields: Any) -> Packet:
     """From the client, as it arrives but for Ethernet."""
     flags = {"flags": "S"} if transport is TCP else {}
     above = transport(sport=SPORT, dport=PORT, **flags) / b"hello"
@@ -107,7 +108,7 @@ def test_tunnelled(model: Model, version: int, transport: type[Packet], mode: st
     must_be(model, arriving(asked(version, mode, transport, **mark)), "tunnelled", expected)
 
 
-def translated(version: int, transport: type[Packet], **fields: object) -> Packet:
+def translated(version: int, transport: type[Packet], **fields: Any) -> Packet:
     flags = {"flags": "S"} if transport is TCP else {}
     above = transport(sport=CHOSEN, dport=TARGET, **flags) / b"hello"
     return ip(version, SOURCES[version], NODES[version], ttl=63, **fields) / above
