@@ -8,13 +8,13 @@ import sys
 from collections.abc import Iterator
 
 import pytest
+from tests.packet.fuzz.plants import PLANTS
 
 from gale.dataplane.abi import verdicts
 from gale.dataplane.compiler import source
 from tests.packet.fuzz.__main__ import ROOT
 from tests.packet.fuzz.cast import SETTINGS
 from tests.packet.fuzz.hunt import Hunt
-from tests.packet.fuzz.plants import PLANTS
 from tests.packet.fuzz.rig import Rig, text_with
 
 INPUTS = 2_000_000
