@@ -1,13 +1,60 @@
 // SPDX-License-Identifier: (Apache-2.0 OR GPL-2.0-only)
-/* What an explanation says. */
+/* What is told on the way, by a path that is explained: called as `if (dry) explain_...`, so others pay nothing. */
+
+static __always_inline struct explanation *explained(void) {
+    __u32 zero = 0;
+
+    return explanation.lookup(&zero);
+}
+
+static __always_inline void explain_nothing(void) {
+    struct explanation *told = explained();
+
+    if (told)
+        *told = (struct explanation){};
+}
+
 static __always_inline void explain_listener(__u16 number, const struct listener *listener) {
+    struct explanation *told = explained();
+
+    if (!told)
+        return;
+    told->found |= FOUND_LISTENER;
+    told->listener = number;
+    told->service = listener->service;
+    told->mode = listener->mode;
 }
 
-static __always_inline void explain_slot(__u32 slot, __u32 number) {
+/* `owner`: of the slot, NO_OWNER if nobody is. */
+static __always_inline void explain_slot(__u32 slot, __u32 owner) {
+    struct explanation *told = explained();
+
+    if (!told)
+        return;
+    told->found |= owner == NO_OWNER ? FOUND_SLOT : FOUND_SLOT | FOUND_NODE;
+    told->slot = slot;
+    told->node = owner;
 }
 
-static __always_inline void explain_flow(__be16 source_port, __u32 age, __u64 flags) {
+/* `word`: of the flow (flow.h), 0 if it is only about to be opened. */
+static __always_inline void explain_flow(__u32 node, __be16 source_port, __u64 word, __u32 now) {
+    struct explanation *told = explained();
+
+    if (!told)
+        return;
+    told->found |= FOUND_NODE;
+    told->node = node;
+    told->source_port = source_port;
+    if (!word)
+        return;
+    told->found |= FOUND_FLOW;
+    told->age = now - (__u32)word;
+    told->flags = word >> WORD_FLAGS;
 }
 
 static __always_inline void explain_verdict(enum verdict verdict) {
+    struct explanation *told = explained();
+
+    if (told)
+        told->verdict = verdict;
 }

@@ -14,6 +14,7 @@
 #include <linux/pkt_cls.h>
 #include "abi.h"
 #include "csum.h"
+#include "encap.h"
 #include "flow.h"
 #include "hash.h"
 #include "lifetime.h"
@@ -23,6 +24,7 @@
 #include "port.h"
 #include "rewrite.h"
 #include "service.h"
+#include "toobig.h"
 #include "verdict.h"
 #include "vlan.h"
 

@@ -4,6 +4,7 @@
 #pragma once
 #include "abi.h"
 #include "explain.h"
+#include "toobig.h"
 #include "verdict.h"
 
 /*
@@ -19,8 +20,8 @@ BPF_DEVMAP(links, LINKS);                                /* place -> interface; 
 
 /*
  * Written here: the tables that hold flows, as memory of gale's own (flow.h). They outlive gale-lb, and a start goes on
- * with them: gale/dataplane/compiler.py puts them in the place of the new ones. What
- * can be mapped into memory begins at a page, so that no entry straddles cache lines.
+ * with them: gale/dataplane/compiler.py puts them in the place of the new ones. What can be mapped into memory begins at
+ * a page, so that no entry straddles cache lines.
  */
 BPF_F_TABLE("array", __u32, struct flow, flows, FLOW_PLACES, 1U << 10); /* BPF_F_MMAPABLE: Python reads it, too */
 BPF_F_TABLE("array", __u32, struct return_path, returns, RETURN_PLACES, 1U << 10);
@@ -30,4 +31,5 @@ BPF_TABLE("lru_hash", struct fragment_key, struct fragment, fragments, FRAGMENTS
 BPF_PERCPU_ARRAY(verdicts, __u64, VERDICT_COUNT); /* packets per verdict */
 BPF_PERCPU_ARRAY(service_traffic, struct traffic, SERVICES);
 BPF_PERCPU_ARRAY(node_traffic, struct traffic, NODES);
-BPF_ARRAY(explanation, struct explanation, 1); /* of the last packet that was explained */
+BPF_ARRAY(explanation, struct explanation, 1);        /* of the last packet that was explained */
+BPF_PERCPU_ARRAY(answer_rate, struct answer_rate, 1); /* of ICMP answers */

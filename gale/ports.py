@@ -91,7 +91,8 @@ class NodeGate(Protocol):
 @dataclass(frozen=True, slots=True)
 class LocalStatus:
     """What one load balancer says of itself. `attachments`: interface -> how its program is attached. `degraded`: the
-    nodes it has taken away by its own eyes, while it has no quorum."""
+    nodes it has taken away by its own eyes, while it has no quorum. `not_serving`: node -> why it does not, as it said
+    here."""
 
     address: str
     version: str
@@ -101,23 +102,7 @@ class LocalStatus:
     verdicts: Mapping[str, int]
     attachments: Mapping[str, str]
     degraded: tuple[str, ...] = ()
-
-
-class Operator(Protocol):
-    """What operators may ask, and order."""
-
-    @property
-    def state(self) -> ClusterState: ...
-
-    def local_status(self) -> LocalStatus: ...
-
-    async def drain(self, node: str, on: bool) -> Outcome:
-        """Give a node no new flows, or give it some again. Raises ConsensusError when it ends without an outcome."""
-        ...
-
-    async def barrier(self) -> None:
-        """Returns when the state holds all that was committed before the call. Raises ConsensusError."""
-        ...
+    not_serving: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +186,37 @@ class Explanation:
     flow: FlowEntry | None = None
     interface: str = ""
     headers: tuple[Header, ...] = ()
+
+
+class Operator(Protocol):
+    """What operators may ask, and order. `address`: of this load balancer, a quorum entry."""
+
+    @property
+    def address(self) -> str: ...
+
+    @property
+    def state(self) -> ClusterState: ...
+
+    def local_status(self) -> LocalStatus: ...
+
+    async def drain(self, node: str, on: bool) -> Outcome:
+        """Give a node no new flows, or give it some again. Raises ConsensusError when it ends without an outcome."""
+        ...
+
+    def counters(self) -> Counters: ...
+
+    def explain(self, question: Question) -> tuple[Question, Explanation]:
+        """What becomes of such a packet: of a flow in its middle, or if there is none, of a new one. Gives the question
+        that was answered. Raises DataplaneError."""
+        ...
+
+    def verify(self) -> Sequence[str]:
+        """Compare what the kernel holds with what was written, and mend it. Raises DataplaneError."""
+        ...
+
+    async def barrier(self) -> None:
+        """Returns when the state holds all that was committed before the call. Raises ConsensusError."""
+        ...
 
 
 class Dataplane(Protocol):

@@ -232,6 +232,14 @@ def heal(lab: Lab, name: str, interface: str, debug: bool) -> None:
 
 @command()
 @click.argument("name")
+@click.argument("through")
+def move(lab: Lab, name: str, through: str, debug: bool) -> None:
+    """Lead clients to the virtual address of a load balancer through another one; to itself moves it back."""
+    Faults(lab).move_address(name, through)
+
+
+@command()
+@click.argument("name")
 def logs(lab: Lab, name: str, debug: bool) -> None:
     """What an instance's programs have written."""
     click.echo(lab.log(name), nl=False)

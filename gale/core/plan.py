@@ -50,6 +50,17 @@ def plan(old: View, new: View) -> list[Write]:
     return [*appear, *slots, *gone]
 
 
+def parted(view: View, write: Write) -> int | None:
+    """The number, if any, whose flows have no node any more once this is written over the view. A draining node keeps
+    its entry, and so its flows."""
+    match write:
+        case ClearNode(number):
+            return number
+        case SetNode(number, address) if number in view.nodes and view.nodes[number].address != address:
+            return number
+    return None
+
+
 def after(view: View, *writes: Write) -> View:
     """The view once these are done, in order. Raises ValueError for one that would leave a slot without its node."""
     nodes, slots = dict(view.nodes), dict(view.slots)

@@ -1,14 +1,21 @@
 """Addresses as the maps hold them: 16 bytes, an IPv4 address as ::ffff:a.b.c.d (bpf/address.h)."""
 
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from functools import lru_cache
+from ipaddress import IPv6Address, ip_address
 
 _MAPPED = bytes(10) + b"\xff\xff"
 
 
+@lru_cache(maxsize=1 << 15)
+def plain(address: str) -> bytes:
+    """As in a packet: 4 or 16 bytes. Raises ValueError for what is no address."""
+    return ip_address(address).packed
+
+
 def packed(address: str) -> bytes:
-    """Raises ValueError for what is no address."""
-    own = ip_address(address).packed
-    return _MAPPED + own if len(own) == IPv4Address(0).max_prefixlen // 8 else own
+    """Always 16 bytes. Raises ValueError for what is no address."""
+    own = plain(address)
+    return _MAPPED + own if len(own) == 4 else own
 
 
 def unpacked(address: bytes) -> str:
@@ -19,4 +26,4 @@ def unpacked(address: bytes) -> str:
 
 def version(address: str) -> int:
     """4 or 6."""
-    return ip_address(address).version
+    return 4 if len(plain(address)) == 4 else 6

@@ -11,7 +11,7 @@ import secrets
 import sys
 import time
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -72,15 +72,17 @@ def load(
     extra: Mapping[str, str] = _NO_PROGRAMS,
     adopt: Mapping[str, BpfMap] = _NOTHING,
     secrets: Secrets | None = None,
+    modes: Iterable[str] = (),
 ) -> Program:
     """The packet path. Raises HostError for a machine that cannot, and DataplaneError for a text that is refused.
 
     `text` stands in for `source()`, and `extra` names more programs in it (-> "xdp" or "tc"): a benchmark adds its own.
     `adopt`: maps to go on with, where their shapes are the same. `secrets`: those that the adopted maps were made with.
+    `modes`: beside those of the settings, that flows of earlier listeners ask for.
     """
-    programs = {PUBLIC_PROGRAM: "xdp", **({PRIVATE_PROGRAM: "tc"} if settings.has_l4 else {}), **extra}
-    constants = _constants(settings, secrets or Secrets.new())
-    return load_source(text or source(), [f"-D{name}={value}" for name, value in constants.items()], programs, adopt)
+    known = frozenset(modes) | {listener.mode for listener in settings.listeners}
+    programs = {PUBLIC_PROGRAM: "xdp", **({PRIVATE_PROGRAM: "tc"} if "l4" in known else {}), **extra}
+    return load_source(text or source(), constants(settings, secrets or Secrets.new(), known), programs, adopt)
 
 
 def load_source(
@@ -93,13 +95,12 @@ def load_source(
     return Program(loaded.programs, maps, loaded.adopted)
 
 
-def _constants(settings: DataplaneSettings, known: Secrets) -> dict[str, object]:
+def constants(settings: DataplaneSettings, known: Secrets, modes: frozenset[str]) -> list[str]:
     """What bpf/abi.h says is given with -D."""
-    modes = {listener.mode for listener in settings.listeners}
-    flows = settings.flows if settings.has_l4 else 1
+    flows = settings.flows if "l4" in modes else 1
     own6 = packed(settings.source_address6) if settings.source_address6 else bytes(16)
     words6 = {f"SOURCE6_{word}": f"{_native(own6[4 * word : 4 * word + 4])}U" for word in range(4)}
-    return {
+    values = {
         "SERVICES": len(settings.services),
         "SLOTS": settings.slots,
         "FLOWS": flows,
@@ -115,6 +116,7 @@ def _constants(settings: DataplaneSettings, known: Secrets) -> dict[str, object]
         "SECRET_0": f"{known.first}ULL",
         "SECRET_1": f"{known.second}ULL",
     }
+    return [f"-D{name}={value}" for name, value in values.items()]
 
 
 def _native(packet_order: bytes) -> int:

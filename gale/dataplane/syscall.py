@@ -18,6 +18,7 @@ MAP_CREATE = 0
 MAP_LOOKUP_ELEM = 1
 MAP_UPDATE_ELEM = 2
 MAP_DELETE_ELEM = 3
+PROG_LOAD = 5
 OBJ_PIN = 6
 OBJ_GET = 7
 PROG_TEST_RUN = 10
@@ -33,6 +34,8 @@ _MAP_INFO = struct.Struct("=6I16s")
 """The start of struct bpf_map_info: type, id, sizes of key and value, max_entries, flags, name."""
 _PROG_INFO = struct.Struct("=II8s2I3Q2IQ16s")
 """The start of struct bpf_prog_info: type, id, ..., nr_map_ids, map_ids, name."""
+_NEW_MAP = struct.Struct("=7I16s")
+"""Of MAP_CREATE: type, sizes of key and value, max_entries, flags, inner map, NUMA node, name."""
 _OBJECT = struct.Struct("=Q2I")
 """Of OBJ_PIN and OBJ_GET: path, file descriptor, flags."""
 _MAPS_MAX = 64
@@ -120,6 +123,11 @@ def program_name(number: int) -> str:
         return program_info(descriptor).name
     finally:
         os.close(descriptor)
+
+
+def create_map(name: str, kind: int, key_size: int, value_size: int, max_entries: int) -> int:
+    """A file descriptor of a new map. Raises OSError."""
+    return bpf(MAP_CREATE, _NEW_MAP.pack(kind, key_size, value_size, max_entries, 0, 0, 0, name.encode()))[0]
 
 
 def pin(descriptor: int, path: str) -> None:

@@ -21,10 +21,11 @@ from typing import Any
 from gale.config import load_lb, load_node
 from gale.errors import LabError
 from gale.lab import certificates, netns, network, pins, processes, view
-from gale.lab.feed import Orders, Traffic, Watch, python
+from gale.lab.feed import Flows, Orders, Traffic, Watch
 from gale.lab.load import CONNECTIONS, Load
-from gale.lab.options import IPERF_NODE, LabOptions, iperf_ports, lb_toml, node_toml, server_arguments
+from gale.lab.options import LabOptions, lb_toml, node_toml
 from gale.lab.processes import Process
+from gale.lab.programs import PROGRAMMED, programs
 from gale.lab.store import Notes, Store
 from gale.lab.topology import (
     API_PORT,
@@ -41,7 +42,6 @@ STOP_WITHIN_S = 10.0
 GOODBYE_GRACE_S = 0.3  # from the node's goodbye until the load balancers have taken it out
 POLL_S = 0.05
 SWEEPS_MAX = 10
-PROGRAMMED = (Role.LOAD_BALANCER, Role.NODE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,6 +272,23 @@ class Lab:
         arguments = [f"--{key}={value}" for key, value in settings.items()] + (["--keep"] if keep else [])
         return Orders(place, arguments, self.store.log("orders"), self.environment)
 
+    def flows(
+        self,
+        endpoint: str,
+        count: int = 100,
+        *,
+        client: str = "client",
+        protocol: str = "tcp",
+        interval_s: float = 0.3,
+        sources: Sequence[str] = (),
+        first_port: int = 0,
+    ) -> Flows:
+        """Flows from a client that are kept and asked on all the time."""
+        settings = {"at": endpoint, "flows": count, "protocol": protocol, "interval": interval_s}
+        arguments = [f"--{key}={value}" for key, value in settings.items()]
+        arguments += [f"--first-port={first_port}", *(f"--source={source}" for source in sources)]
+        return Flows(self.topology.instance(client).namespace, arguments, self.store.log("flows"))
+
     def load(self, endpoint: str, connections: int = CONNECTIONS) -> Load:
         """wrk from the client, to one load balancer: as many requests as go through."""
         return Load(self.command("client", []), endpoint, connections)
@@ -327,21 +344,7 @@ class Lab:
     def _runs(self, notes: Notes, instance: Instance) -> bool:
         if instance.role not in PROGRAMMED:
             return netns.path(instance.namespace).exists()
-        return self._running(notes, instance).keys() == self._programs(notes.options, instance).keys()
-
-    def _programs(self, options: LabOptions, instance: Instance) -> dict[str, list[str]]:
-        """The programs of an instance, in the order in which they start."""
-        config = str(self.store.config(instance.name))
-        match instance.role:
-            case Role.LOAD_BALANCER:
-                return {"lb": python("gale.cli.lb", "--config", config)}
-            case Role.NODE:
-                servers = {"server": python("gale.lab.server", "--name", instance.name, *server_arguments(options))}
-                if options.iperf and instance.name == IPERF_NODE:
-                    servers |= {name: ["iperf3", "-s", "-p", str(port)] for name, port in iperf_ports(options).items()}
-                return {**servers, "agent": python("gale.cli.node", "--config", config)}
-            case _:
-                return {}
+        return self._running(notes, instance).keys() == programs(self.store, notes.options, instance).keys()
 
     def _configure(
         self, topology: Topology, options: LabOptions, instance: Instance, members: Sequence[Instance] = ()
@@ -358,7 +361,7 @@ class Lab:
 
     def _start(self, notes: Notes, instance: Instance) -> None:
         running = self._running(notes, instance)
-        for kind, command in self._programs(notes.options, instance).items():
+        for kind, command in programs(self.store, notes.options, instance).items():
             if kind not in running:
                 log = self.store.log(instance.name if kind in ("lb", "agent") else f"{instance.name}-server")
                 started = notes.processes.setdefault(instance.name, {})

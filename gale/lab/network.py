@@ -124,6 +124,10 @@ def _configure(topology: Topology, instance: Instance) -> None:
             for version in topology.layout.versions:
                 _add_address(route, index, link.segment, link.host, version)
             route.link("set", index=index, state="up")
+        if topology.layout.virtual and instance.role is Role.LOAD_BALANCER:
+            for version, served in (entry for lb in topology.lbs for entry in lb.serves):
+                whole = 32 if version == 4 else 128
+                route.addr("add", index=1, family=FAMILIES[version], address=served, prefixlen=whole)
     set_routes(topology.routes(instance))
     if instance.role is Role.CLIENT:
         for link in instance.links:

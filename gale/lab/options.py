@@ -75,6 +75,10 @@ class LabOptions:
             raise ConfigError(f"tunnel {self.tunnel!r}: write one of {', '.join(TUNNELS)}; the latter needs IPv6")
         if self.subnets and "l2" in self.modes:
             raise ConfigError("mode 'l2' with nodes behind a router: l2 reaches the nodes of its own wire only")
+        if self.one_arm and self.layout().direct and not self.virtual:
+            raise ConfigError(
+                "modes l2 and l3 on one arm: nodes would have the addresses that they report to; use virtual ones"
+            )
         for mtu in (self.far_mtu or MTU, self.nodes_mtu):
             if not LEAST_MTU <= mtu <= MTU:
                 raise ConfigError(f"MTU {mtu}: write {LEAST_MTU}, which IPv6 needs, to {MTU}")

@@ -14,7 +14,8 @@ What a Layout adds. Every address 10.77.N.H has a twin fd77:N::H where there is 
 - direct: nodes answer clients themselves (modes l2 and l3), so they are on the public bridge as well.
 - one_arm: there is no public bridge; clients, load balancers and nodes share the private one.
 - subnets: nodes are on a bridge of their own, 10.77.3.100 …, behind `router`, which also leads to the clients.
-- virtual: clients use 10.77.9.10 …, one for each load balancer and served by all; routes lead there, so they can move.
+- virtual: clients use 10.77.9.10 …, one for each load balancer and served by all, who have all of them on loopback;
+  routes lead there, so they can move.
 - far_mtu: a second client, `far`, 10.77.4.200, behind `gate-far` and `gate-near`, between which no more bytes pass.
 """
 

@@ -14,15 +14,17 @@ from typing import Protocol
 import grpc
 
 import gale
+from gale.config.node import own_address6
 from gale.config.reading import NAME_PATTERN, SERVICES_MAX
 from gale.core.state import NodeInfo
-from gale.ports import NodeGate
+from gale.ports import NodeGate, Standing
 from gale.rpc.auth import caller, peer_address
 from gale.rpc.limits import CHECKS_BURST, CHECKS_PER_S, Pace
 from gale.rpc.v1 import node_pb2 as pb
 from gale.rpc.v1 import node_pb2_grpc as services
 
 NAME = re.compile(NAME_PATTERN)
+REASON_MAX = 200
 
 
 class Listening(Protocol):
@@ -82,11 +84,19 @@ class NodeService(services.NodeServiceServicer):
             except ValueError as error:
                 await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
             if check.condition == pb.CONDITION_GOODBYE:
-                standing = await self._gate.goodbye(info)
-                yield pb.CheckReply(phase=standing.phase, refusal=standing.refusal)
+                yield _reply(await self._gate.goodbye(info))
                 return
-            standing = self._gate.check(info, serving=check.condition == pb.CONDITION_SERVING)
-            yield pb.CheckReply(phase=standing.phase, refusal=standing.refusal)
+            serving = check.condition == pb.CONDITION_SERVING
+            yield _reply(self._gate.check(info, serving, _one_line(check.reason)))
+
+
+def _reply(standing: Standing) -> pb.CheckReply:
+    return pb.CheckReply(phase=standing.phase, refusal=standing.refusal, lacks=standing.lacks)
+
+
+def _one_line(text: str) -> str:
+    """A stranger's words, as they may stand in the log and before operators."""
+    return "".join(sign if sign.isprintable() else " " for sign in text[:REASON_MAX])
 
 
 def resolved_services(listeners: Iterable[Listening]) -> list[pb.ResolvedService]:
@@ -127,4 +137,15 @@ def node_info(check: pb.Check, address: str) -> NodeInfo:
         raise ValueError(f"condition {check.condition}: SERVING, NOT_SERVING or GOODBYE is allowed")
     if not address:
         raise ValueError("checks are taken over IPv4 only")
-    return NodeInfo(check.node, address, check.weight, tuple(check.services), check.reports_to)
+    services = tuple(check.services)
+    return NodeInfo(check.node, address, check.weight, services, check.reports_to, _address6(check.address6))
+
+
+def _address6(text: str) -> str:
+    """In the one form that addresses are compared in; empty stays empty. Raises ValueError."""
+    if not text:
+        return ""
+    try:
+        return own_address6(text)
+    except ValueError as error:
+        raise ValueError(f"address6 {text[:64]!r}: {error}") from None

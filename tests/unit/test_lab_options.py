@@ -61,6 +61,7 @@ def test_everybody_in_a_lab_with_certificates_has_one_that_fits(tmp_path: Path) 
         ({"modes": ("l2", "l2")}, "at most once"),
         ({"modes": ()}, "at least one"),
         ({"modes": ("l2",), "subnets": True}, "its own wire only"),
+        ({"modes": ("l2",), "one_arm": True}, "virtual"),
         ({"modes": ("l3",), "tunnel": "gre"}, "tunnel"),
         ({"modes": ("l3",), "tunnel": "ipv6"}, "needs IPv6"),
         ({"far_mtu": 1279}, "1280"),
@@ -107,7 +108,7 @@ def test_only_one_node_stands_behind_iperf3() -> None:
 
 
 def test_one_arm_is_one_interface(tmp_path: Path) -> None:
-    options = LabOptions(modes=("l2",), one_arm=True)
+    options = LabOptions(modes=("l2",), one_arm=True, virtual=True)
     read = tomli.loads(lb_toml(options.topology("gale"), options, tmp_path / "state"))
     assert read["public_interface"]["net_interface_public"] == read["private_interface"]["net_interface_private"]
     assert read["forwarding"] == {"mode": "l2"}

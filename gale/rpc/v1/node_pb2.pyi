@@ -206,19 +206,23 @@ class CheckReply(_message.Message):
 
     PHASE_FIELD_NUMBER: _builtins.int
     REFUSAL_FIELD_NUMBER: _builtins.int
+    LACKS_FIELD_NUMBER: _builtins.int
     phase: _builtins.str
     """joining, routing, draining, failed, banned or left; "unknown" before the first check is committed."""
     refusal: _builtins.str
     """Why the last report about the node was not taken; empty when it was."""
+    lacks: _builtins.str
+    """Why the node gets no flows of some service that it takes part in; empty when it gets them."""
     def __init__(
         self,
         *,
         phase: _builtins.str = ...,
         refusal: _builtins.str = ...,
+        lacks: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["phase", b"phase", "refusal", b"refusal"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lacks", b"lacks", "phase", b"phase", "refusal", b"refusal"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -7,9 +7,9 @@ program did, if it is lawful, and goes on with that. Everything else follows fro
 Decisions, where RFCs leave a choice:
 
 - A packet is for the service whose address, port and protocol it names; everything else leaves as it came.
-- Fragments follow their first one, which is known by addresses, protocol and identification. Of an ICMP packet in
-  fragments only an error's first is looked at.
-- l2 leaves the time to live alone; l3 and l4 are a hop, and take one.
+- Fragments follow their first one, which is known by what a receiver puts them together by. ICMP in fragments is left
+  alone.
+- Nothing is forwarded with its last hop behind it. l2 leaves the time to live alone; l3 and l4 are a hop, and take one.
 - A new flow is opened by a lone SYN or any UDP packet, at the node that owns its slot. One that lives keeps its node.
 """
 
@@ -94,14 +94,13 @@ class Model:
         names: tuple[str, str],
     ) -> Result | str:
         """l2 and l3: by the slot alone."""
-        routed = listener.mode == "l3"
-        if routed and packet.ttl <= 1:
+        if packet.ttl <= 1:
             return "ttl_expired", frame
         node = self._owner(listener, client, client_port)
         if node is None:
             return "no_node", frame
-        if not routed:
-            hop = node.hop4 if node.address else node.hop6
+        if listener.mode == "l2":
+            hop = node.hop4 if node.hop4.macs else node.hop6
             if not hop.macs:
                 return "no_neighbour", frame
             if not hop.on_link:
@@ -139,8 +138,8 @@ class Model:
         return slots[flow_hash(client, client_port, listener.address, listener.port, listener.protocol) % len(slots)]
 
     def _too_big(self, frame: bytes, packet: Packet, mtu: int, got: Result) -> Result | str:
-        """How many answers a second are sent is a matter of time."""
-        if got[0] == "too_big":
+        """How many answers a second are sent is a matter of time; errors and later fragments never have one."""
+        if got[0] == "too_big" and packet.fragment != LATER and packet.protocol in (TCP, UDP):
             return build.answer_complaint(frame, packet, got[1], mtu) or got
         return "too_big_quiet", frame
 
@@ -205,24 +204,22 @@ class Model:
 
     def _error_in(self, frame: bytes, packet: Packet, got: Result, now_s: float) -> Result | str:
         """Somebody on the way to a client, or the client, could not deliver what a service sent."""
-        if packet.fragment == LATER:
-            return "later_fragment", frame
-        if not packet.error:
+        if not packet.error or packet.fragment:
             return "other_protocol", frame
         inner = quoted(frame, packet)
-        if inner is None:
+        if inner is None or inner.source != packet.destination:
             return "unrelated_error", frame
         listener = self._listeners.get((inner.source, inner.source_port, inner.protocol))
         if listener is None:
             return "unrelated_error", frame
+        if packet.ttl <= 1:
+            return "ttl_expired", frame
         if listener.mode != "l4":
             client = inner.destination, inner.destination_port
             return self._direct(frame, packet, listener, *client, got, ("error_forwarded", "error_forwarded"))
         flow = self.flows.by_key.get((inner.destination, inner.destination_port, listener))
         if flow is None or (flow.may_be_over(now_s) and got[0] == "unrelated_error"):
             return "unrelated_error", frame
-        if packet.ttl <= 1:
-            return "ttl_expired", frame
         node = self.world.nodes.get(flow.node)
         if node is None or node.birth != flow.birth:
             return "node_gone", frame
@@ -273,7 +270,7 @@ class Model:
 
     def _error_back(self, frame: bytes, packet: Packet, got: Result, now_s: float) -> Result | str:
         """A node, or somebody on the way to it, could not deliver what a client sent."""
-        inner = quoted(frame, packet) if packet.error and packet.fragment != LATER else None
+        inner = quoted(frame, packet) if packet.error and not packet.fragment else None
         if inner is None or inner.source != packet.destination:
             return "not_a_reply", frame
         view = inner.destination, inner.destination_port, inner.protocol, inner.source_port
@@ -300,7 +297,7 @@ class Model:
 
 
 def _fragment_key(packet: Packet) -> tuple[bytes, bytes, int, int]:
-    return packet.source, packet.destination, packet.identity, packet.protocol
+    return packet.source, packet.destination, packet.identity, packet.protocol if packet.version == 4 else 0
 
 
 def _nearest(results: list[bytes], flow: Flow, got: Result) -> bytes:

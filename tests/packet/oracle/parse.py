@@ -173,7 +173,7 @@ def _parse_transport(frame: bytes, packet: Packet) -> Packet | str:
             return "malformed"
     else:
         if left < 8:
-            return "malformed"
+            return "other_protocol"
         packet.error = frame[at] in (ERRORS6 if packet.version == 6 else ERRORS4)
         return packet
     packet.source_port, packet.destination_port = _WORDS.unpack_from(frame, at)
@@ -183,7 +183,7 @@ def _parse_transport(frame: bytes, packet: Packet) -> Packet | str:
 def quoted(frame: bytes, packet: Packet) -> Packet | None:
     """The packet inside an ICMP error, as far as it is there: of the same version, with its ports. None: it is not.
 
-    Its lengths are those of the packet that was sent, so they may go beyond what is quoted.
+    It may be cut off behind the 8 bytes that hold the ports. Its length is that of the packet that was sent.
     """
     at, end = packet.transport + 8, packet.end
     inner = Packet()
@@ -193,7 +193,7 @@ def quoted(frame: bytes, packet: Packet) -> Packet | None:
     if packet.version == 4:
         if end < at + 20:
             return None
-        first, _, _, _, fragment, _, inner.protocol, _, inner.source, inner.destination = _HEADER4.unpack_from(
+        first, _, length, _, fragment, _, inner.protocol, _, inner.source, inner.destination = _HEADER4.unpack_from(
             frame, at
         )
         if first >> 4 != 4 or first & 15 < 5 or fragment & 0x1FFF:
@@ -202,11 +202,12 @@ def quoted(frame: bytes, packet: Packet) -> Packet | None:
     else:
         if end < at + 40:
             return None
-        version, _, following, _, inner.source, inner.destination = _HEADER6.unpack_from(frame, at)
+        version, payload, following, _, inner.source, inner.destination = _HEADER6.unpack_from(frame, at)
         if version >> 28 != 6:
             return None
+        length = 40 + payload
         at += 40
-        for _ in range(MOST_EXTENSIONS + 1):
+        for _ in range(MOST_EXTENSIONS):
             if following not in EXTENSIONS:
                 break
             if end < at + 8:
@@ -221,6 +222,8 @@ def quoted(frame: bytes, packet: Packet) -> Packet | None:
         inner.protocol = following
         inner.transport = at
     if (inner.protocol != TCP and inner.protocol != UDP) or end < inner.transport + 8:
+        return None
+    if not inner.transport + 8 - inner.at <= length <= 0xFFFF:
         return None
     inner.source_port, inner.destination_port = _WORDS.unpack_from(frame, inner.transport)
     return inner

@@ -1,0 +1,67 @@
+"""Every mode with both IP versions, all in one lab: real clients in real transfers.
+
+The services' addresses are the load balancers' own, on the wire that nodes are on as well: a node that answered for
+them, in ARP or in neighbour discovery, would take them away. The far client stands behind a link of 1300 bytes, and
+only ICMP that finds its way to the node tells it so.
+"""
+
+import pytest
+
+from e2e.faults.results import Results
+from e2e.plane import clients
+from e2e.plane.clients import CELL_NAMES, CELLS, at
+from gale.lab.cluster import Lab
+from gale.lab.options import LabOptions
+
+FAR_MTU = 1300
+TRANSFER = 100_000
+OPTIONS = LabOptions(modes=("l4", "l2", "l3"), ipv6=True, udp=True, iperf=True, far_mtu=FAR_MTU)
+
+cells = pytest.mark.parametrize(("mode", "version"), CELLS, ids=CELL_NAMES)
+
+
+@cells
+def test_a_hundred_requests_are_answered_by_all_nodes(lab: Lab, mode: str, version: int) -> None:
+    for lb in ("lb-0", "lb-2"):
+        answered = clients.curl(lab, at(lab, mode, version, lb), 100)
+        assert set(answered) == clients.nodes(lab)
+
+
+@cells
+def test_ten_streams_in_both_directions(lab: Lab, results: Results, long: bool, mode: str, version: int) -> None:
+    speed = clients.iperf(lab, mode, version, seconds=10 if long else 1)
+    results.judge(
+        "modes",
+        f"{mode} IPv{version}: iperf3, {clients.STREAMS} streams, both directions at once",
+        "each stream carries, ≥ 100 Mbit/s each way",
+        f"{speed.there / 1e6:.0f} Mbit/s there, {speed.back / 1e6:.0f} Mbit/s back",
+        min(speed.there, speed.back) >= 100e6,
+    )
+
+
+@cells
+def test_datagrams_come_back(lab: Lab, mode: str, version: int) -> None:
+    with clients.flows(lab, at(lab, mode, version), 50, "udp") as kept:
+        began_s = kept.rounds[-1].ended_s
+        clients.asked(kept, began_s)
+    assert kept.last is not None
+    assert (kept.last.alive, kept.last.crossed, kept.last.moved) == (50, 0, 0), kept.broken
+    assert set(kept.last.nodes) == clients.nodes(lab)
+
+
+@cells
+def test_a_transfer_through_a_narrow_link_completes(
+    lab: Lab, results: Results, long: bool, mode: str, version: int
+) -> None:
+    size = 100 * TRANSFER if long else TRANSFER
+    clients.forget_paths(lab)
+    where = at(lab, mode, version)
+    came, went = clients.download(lab, where, size, "far"), clients.upload(lab, where, size, "far")
+    told = clients.learned(lab, FAR_MTU, version)
+    results.judge(
+        "24 ICMP fragmentation needed, packet too big",
+        f"{mode} IPv{version}: {size // 1000} KB each way through a link of {FAR_MTU} bytes",
+        "both complete, and node and client were told",
+        f"{came // 1000} KB came, {went // 1000} KB went; told: {', '.join(sorted(told)) or 'nobody'}",
+        came == went == size and "far" in told and bool(told & clients.nodes(lab)),
+    )

@@ -1,0 +1,139 @@
+"""Epochs of fuzzing: each begins with empty tables and a world of its own, and is a function of its seed alone.
+
+So whatever went wrong is found again by the seed and the number of its epoch; then it is made small: inputs before the
+last are left out, and the last one is cut and zeroed, as long as the program and the model still disagree.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from random import Random
+
+from gale.dataplane.settings import DataplaneSettings
+from tests.packet.fuzz.cast import SETTINGS, event, world
+from tests.packet.fuzz.rig import LONGEST, SHORTEST_TC, SHORTEST_XDP, Rig
+from tests.packet.fuzz.traffic import EVENT, PRIVATE, PUBLIC, Sent, Traffic
+from tests.packet.oracle import Model
+
+EPOCH = 1000
+"""Inputs of an epoch."""
+_SHORTEST_IPV6 = 54
+
+
+@dataclass
+class Failure:
+    """`inputs`: the shortest sequence found that ends in the disagreement."""
+
+    seed: int
+    epoch: int
+    complaint: str
+    inputs: list[Sent]
+
+    def __str__(self) -> str:
+        lines = [f"seed {self.seed}, epoch {self.epoch}: {self.complaint}"]
+        lines += [f"{side} {frame.hex()}" for side, frame in self.inputs]
+        return "\n".join(lines)
+
+
+@dataclass
+class Hunt:
+    """Runs epochs on one rig, one after the other."""
+
+    rig: Rig
+    seed: int
+    settings: DataplaneSettings = SETTINGS
+    inputs: int = 0
+    verdicts: Counter[str] = field(default_factory=Counter)
+    opened: int = 0
+    moved: int = 0
+
+    def epoch(self, number: int) -> Failure | None:
+        rng, model = self._begin(number)
+        traffic = Traffic(rng, model)
+        sent: list[Sent] = []
+        for _ in range(EPOCH):
+            side, frame = fitting(traffic.next())
+            sent.append((side, frame))
+            if complaint := self._ask(model, side, frame):
+                return self._minimal(Failure(self.seed, number, complaint, sent))
+        self.inputs += EPOCH
+        self.verdicts += model.verdicts
+        self.opened += model.flows.opened
+        self.moved += model.flows.moved
+        return None
+
+    def _begin(self, number: int) -> tuple[Random, Model]:
+        rng = Random(f"{self.seed} {number}")
+        model = Model(world(rng))
+        self.rig.set_world(model.world)
+        self.rig.forget()
+        return rng, model
+
+    def _ask(self, model: Model, side: str, frame: bytes) -> str:
+        """What is wrong with what becomes of it; empty: nothing."""
+        if side == PUBLIC:
+            return model.public(frame, self.rig.public.run(frame), time.monotonic())
+        if side == PRIVATE:
+            return model.private(frame, self.rig.private.run(frame), time.monotonic())
+        self.rig.change(model.world, event(Random(frame), model.world))
+        return ""
+
+    def _minimal(self, failure: Failure) -> Failure:
+        def fails(inputs: list[Sent]) -> str:
+            """The complaint about the last of them, if it is about no other."""
+            _, model = self._begin(failure.epoch)
+            complaints = [self._ask(model, *sent) for sent in inputs]
+            return complaints[-1] if not any(complaints[:-1]) else ""
+
+        inputs = _without(failure.inputs, lambda some: bool(fails(some)))
+        if not fails(inputs):
+            return failure
+        *before, (side, frame) = inputs
+        frame = _smaller(frame, lambda smaller: bool(fails([*before, fitting((side, smaller))])))
+        inputs = [*before, fitting((side, frame))]
+        return Failure(failure.seed, failure.epoch, fails(inputs) or failure.complaint, inputs)
+
+
+def fitting(sent: Sent) -> Sent:
+    """A frame that the kernel makes a test run with."""
+    side, frame = sent
+    if side == EVENT:
+        return sent
+    if len(frame) > LONGEST:
+        frame = frame[:LONGEST]
+    if side == PUBLIC:
+        return side, frame if len(frame) >= SHORTEST_XDP else frame + bytes(SHORTEST_XDP - len(frame))
+    shortest = _SHORTEST_IPV6 if frame[12:14] == b"\x86\xdd" else SHORTEST_TC
+    return side, frame if len(frame) >= shortest else frame + bytes(shortest - len(frame))
+
+
+def _without(inputs: list[Sent], fails: Callable[[list[Sent]], bool]) -> list[Sent]:
+    """Without the inputs, other than the last, that are not needed: large pieces first."""
+    size = len(inputs) // 2
+    while size:
+        at = 0
+        while at < len(inputs) - 1:
+            fewer = inputs[:at] + inputs[min(at + size, len(inputs) - 1) :]
+            if len(fewer) < len(inputs) and fails(fewer):
+                inputs = fewer
+            else:
+                at += size
+        size //= 2
+    return inputs
+
+
+def _smaller(frame: bytes, fails: Callable[[bytes], bool]) -> bytes:
+    """Shorter, and with zeroes where they do."""
+    size = len(frame) // 2
+    while size:
+        if len(frame) - size >= SHORTEST_XDP and fails(frame[:-size]):
+            frame = frame[:-size]
+        else:
+            size //= 2
+    for at in range(len(frame)):
+        if frame[at]:
+            zeroed = frame[:at] + b"\0" + frame[at + 1 :]
+            if fails(zeroed):
+                frame = zeroed
+    return frame
