@@ -108,6 +108,12 @@ class Maps:
         """What flows of the node that has this number, or had it last, are marked with."""
         return self._born[number].birth if number in self._born else 0
 
+    def has_node(self, number: int, birth: int) -> bool:
+        """Whether flows that are marked with this birth have their node."""
+        table = self._maps["nodes"]
+        leaf = table.Leaf.from_buffer_copy(self._wrote["nodes"], number * table.value_size)
+        return bool(leaf.address) and leaf.birth == birth
+
     def set_slots(self, service: str, owners: bytes) -> None:
         """The table that is not in use is written, then the service switched to it: a packet sees one or the other."""
         if service not in self._services:
