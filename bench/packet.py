@@ -4,9 +4,9 @@ Every case runs in the kernel by BPF_PROG_TEST_RUN, on one CPU, a million packet
 which writes each packet anew and jumps into the program that is attached in production. Cases take turns within a
 round, because a machine's speed drifts, and each stands beside its floor: the same without the packet path. A figure is
 the median over the rounds of case minus floor; its spread is the distance from the first to the third quartile. Not in
-it is what a driver and the kernel do before and after the program, and that packets of a real network arrive in a colder
-cache. What comes through wires (bench/packet_wire.py) has that in it: there `ns` is what the packet path adds to the
-least that a forwarder can do.
+it is what a driver and the kernel do before and after the program, and that real packets arrive in a colder cache. What
+comes through wires (bench/packet_wire.py) has that in it: there `ns` is what the packet path adds to the least that a
+forwarder can do.
 """
 
 import argparse

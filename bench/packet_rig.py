@@ -99,7 +99,15 @@ class Rig:
         self.map["bench_state"].update(0, _STATE.pack(*state))
 
     def sunk(self) -> int:
-        return int(_STATE.unpack(self.map["bench_state"].lookup(0) or b"")[-1])
+        """Frames that came out of the last wire since `prepare`."""
+        return int(self._state()[-1])
+
+    def _turn(self) -> int:
+        """Never seen before means: not in an earlier run either."""
+        return int(self._state()[-2])
+
+    def _state(self) -> tuple[int, ...]:
+        return _STATE.unpack(self.map["bench_state"].lookup(0) or b"")
 
     def forget_flows(self) -> None:
         for name in ("flows", "returns"):

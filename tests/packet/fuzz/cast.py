@@ -93,6 +93,29 @@ def world(rng: Random) -> World:
     return made
 
 
+Change = tuple[str, str | int]
+"""What an event has changed: ("slots", service) or ("node", number)."""
+
+
+def event(rng: Random, now: World) -> Change:
+    """Slots move, a node goes, comes, or its number goes to another."""
+    if rng.random() < 0.4:
+        service = rng.choice(SETTINGS.services)
+        now.slots[service] = slots(rng)
+        return "slots", service
+    number = rng.randrange(1, 12)
+    there = now.nodes.pop(number, None)
+    if there is None or rng.random() < 0.5:
+        now.nodes[number] = nodes()[number] if there is None or there.birth > 1 else _successor(number)
+    return "node", number
+
+
+def _successor(number: int) -> Node:
+    """Another node that has the number of one that is gone."""
+    addresses = socket.inet_aton(f"10.0.1.{10 + number}"), packed(f"fd00::1:{10 + number}")
+    return Node(*addresses, Hop(_mac(number, 14)), Hop(_mac(number, 16)), birth=2)
+
+
 def slots(rng: Random) -> list[int]:
     """Plain nodes more often than the others. A slot never names a node that is gone, but a program must bear it."""
     owners = [rng.choice((1, 2, 3, 4, 1, 2, 3, 4, *range(12))) for _ in range(rng.choice((1, 3, 8)))]

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from random import Random
 
 from gale.dataplane.settings import DataplaneSettings
-from tests.packet.fuzz.cast import SETTINGS, world
+from tests.packet.fuzz.cast import SETTINGS, event, world
 from tests.packet.fuzz.rig import LONGEST, SHORTEST_TC, SHORTEST_XDP, Rig
-from tests.packet.fuzz.traffic import Sent, Traffic
+from tests.packet.fuzz.traffic import EVENT, PRIVATE, PUBLIC, Sent, Traffic
 from tests.packet.oracle import Model
 
 EPOCH = 1000
@@ -23,7 +23,7 @@ _SHORTEST_IPV6 = 54
 
 @dataclass
 class Failure:
-    """`inputs`: the shortest sequence found that ends in the disagreement; True: from clients."""
+    """`inputs`: the shortest sequence found that ends in the disagreement."""
 
     seed: int
     epoch: int
@@ -32,7 +32,7 @@ class Failure:
 
     def __str__(self) -> str:
         lines = [f"seed {self.seed}, epoch {self.epoch}: {self.complaint}"]
-        lines += [f"{'public ' if public else 'private'} {frame.hex()}" for public, frame in self.inputs]
+        lines += [f"{side} {frame.hex()}" for side, frame in self.inputs]
         return "\n".join(lines)
 
 
@@ -53,9 +53,9 @@ class Hunt:
         traffic = Traffic(rng, model)
         sent: list[Sent] = []
         for _ in range(EPOCH):
-            public, frame = fitting(traffic.next())
-            sent.append((public, frame))
-            if complaint := self._ask(model, public, frame):
+            side, frame = fitting(traffic.next())
+            sent.append((side, frame))
+            if complaint := self._ask(model, side, frame):
                 return self._minimal(Failure(self.seed, number, complaint, sent))
         self.inputs += EPOCH
         self.verdicts += model.verdicts
@@ -70,10 +70,14 @@ class Hunt:
         self.rig.forget()
         return rng, model
 
-    def _ask(self, model: Model, public: bool, frame: bytes) -> str:
-        if public:
+    def _ask(self, model: Model, side: str, frame: bytes) -> str:
+        """What is wrong with what becomes of it; empty: nothing."""
+        if side == PUBLIC:
             return model.public(frame, self.rig.public.run(frame), time.monotonic())
-        return model.private(frame, self.rig.private.run(frame), time.monotonic())
+        if side == PRIVATE:
+            return model.private(frame, self.rig.private.run(frame), time.monotonic())
+        self.rig.change(model.world, event(Random(frame), model.world))
+        return ""
 
     def _minimal(self, failure: Failure) -> Failure:
         def fails(inputs: list[Sent]) -> str:
@@ -85,21 +89,23 @@ class Hunt:
         inputs = _without(failure.inputs, lambda some: bool(fails(some)))
         if not fails(inputs):
             return failure
-        *before, (public, frame) = inputs
-        frame = _smaller(frame, lambda smaller: bool(fails([*before, fitting((public, smaller))])))
-        inputs = [*before, fitting((public, frame))]
+        *before, (side, frame) = inputs
+        frame = _smaller(frame, lambda smaller: bool(fails([*before, fitting((side, smaller))])))
+        inputs = [*before, fitting((side, frame))]
         return Failure(failure.seed, failure.epoch, fails(inputs) or failure.complaint, inputs)
 
 
 def fitting(sent: Sent) -> Sent:
     """A frame that the kernel makes a test run with."""
-    public, frame = sent
+    side, frame = sent
+    if side == EVENT:
+        return sent
     if len(frame) > LONGEST:
         frame = frame[:LONGEST]
-    if public:
-        return public, frame if len(frame) >= SHORTEST_XDP else frame + bytes(SHORTEST_XDP - len(frame))
+    if side == PUBLIC:
+        return side, frame if len(frame) >= SHORTEST_XDP else frame + bytes(SHORTEST_XDP - len(frame))
     shortest = _SHORTEST_IPV6 if frame[12:14] == b"\x86\xdd" else SHORTEST_TC
-    return public, frame if len(frame) >= shortest else frame + bytes(shortest - len(frame))
+    return side, frame if len(frame) >= shortest else frame + bytes(shortest - len(frame))
 
 
 def _without(inputs: list[Sent], fails: Callable[[list[Sent]], bool]) -> list[Sent]:

@@ -5,11 +5,11 @@ For that the text of bpf/ is compiled with one change: the counters of verdicts 
 """
 
 import ctypes
-import errno
 import os
 import re
 import struct
 from collections.abc import Mapping, Sequence
+from ipaddress import ip_address
 
 from gale.dataplane import hop as kernel
 from gale.dataplane.abi import BPF_DIRECTORY, Action, verdicts
@@ -17,7 +17,7 @@ from gale.dataplane.maps import Maps
 from gale.dataplane.program import Secrets, load
 from gale.dataplane.settings import DataplaneSettings
 from gale.dataplane.syscall import PROG_TEST_RUN
-from tests.packet.fuzz.cast import LINK
+from tests.packet.fuzz.cast import LINK, Change
 from tests.packet.oracle import Hop, World
 from tests.packet.oracle.model import Result
 
@@ -116,14 +116,25 @@ class Rig:
         self.private._counted = self.public._counted
 
     def set_world(self, world: World) -> None:
-        for number in self._numbers - world.nodes.keys():
-            self.maps.clear_node(number)
-        for number, node in world.nodes.items():
+        for number in self._numbers | world.nodes.keys():
+            self.change(world, ("node", number))
+        for service in world.slots:
+            self.change(world, ("slots", service))
+
+    def change(self, world: World, change: Change) -> None:
+        what, which = change
+        if what == "slots":
+            owners = world.slots[str(which)]
+            self.maps.set_slots(str(which), struct.pack(f"={len(owners)}H", *owners))
+            return
+        number = int(which)
+        if node := world.nodes.get(number):
             addresses = [address_text(address) for address in (node.address, node.address6)]
             self.maps.set_node(number, addresses[0], addresses[1], kernel_hop(node.hop4), kernel_hop(node.hop6))
-        self._numbers = set(world.nodes)
-        for service, owners in world.slots.items():
-            self.maps.set_slots(service, struct.pack(f"={len(owners)}H", *owners))
+            self._numbers.add(number)
+        else:
+            self.maps.clear_node(number)
+            self._numbers.discard(number)
 
     def forget(self) -> None:
         """No flows, no fragments."""
@@ -139,10 +150,4 @@ def kernel_hop(hop: Hop) -> kernel.Hop:
 
 
 def address_text(address: bytes) -> str:
-    import ipaddress
-
-    return str(ipaddress.ip_address(address)) if address else ""
-
-
-def too_short(error: OSError) -> bool:
-    return error.errno == errno.EINVAL
+    return str(ip_address(address)) if address else ""

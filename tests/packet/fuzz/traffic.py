@@ -15,14 +15,17 @@ from tests.packet.oracle.flows import Flow
 from tests.packet.oracle.parse import ACK, DESTINATION_OPTIONS, FIN, HOP_BY_HOP, ICMP, ICMP6, ROUTING, RST, SYN, TCP
 
 DIALOGUES = 12
+EVENTS = 0.994
+"""Chance of a frame; else something happens to the world."""
 PUSH = 0x08
 _L4 = [entry for entry in LISTENERS if entry.mode == "l4"]
 _TAGS = (b"", b"", b"", b"\x81\x00\x00\x05", b"\x88\xa8\x00\x05\x81\x00\x00\x06")
 _ERRORS = {4: ((3, 1, 0), (3, 3, 0), (3, 4, 1300), (11, 0, 0), (12, 0, 0)), 16: ((1, 4, 0), (2, 0, 1280), (3, 0, 0))}
 """Type, code and the word behind, by the length of addresses."""
 
-Sent = tuple[bool, bytes]
-"""Whether it comes from clients, and the frame."""
+PUBLIC, PRIVATE, EVENT = "public", "private", "event"
+Sent = tuple[str, bytes]
+"""From which side, and the frame; or the seed of an event."""
 
 
 class Traffic:
@@ -37,23 +40,25 @@ class Traffic:
     def next(self) -> Sent:
         rng = self._rng
         chance = rng.random()
+        if chance > EVENTS:
+            return EVENT, rng.randbytes(4)
         if self._waiting and chance < 0.1:
             sent = self._waiting.pop(int(rng.random() * len(self._waiting)))
         elif chance < 0.4 and self._model.flows.by_view:
-            sent = False, self._answer()
+            sent = PRIVATE, self._answer()
         else:
             frames_of = self._dialogues[int(rng.random() * DIALOGUES)]
-            sent = True, frames_of[int(rng.random() * len(frames_of))]
+            sent = PUBLIC, frames_of[int(rng.random() * len(frames_of))]
             if rng.random() < 0.02:
                 self._split(sent)
         if rng.random() < 0.55:
-            frame = mutated(rng, sent[1])
-            sent = (sent[0] if rng.random() < 0.98 else not sent[0]), frame
+            side = sent[0] if rng.random() < 0.98 else PRIVATE if sent[0] == PUBLIC else PUBLIC
+            return side, mutated(rng, sent[1])
         return sent
 
     def _split(self, sent: Sent) -> None:
         """Its packet once more, in two fragments."""
-        public, frame = sent
+        side, frame = sent
         at = frame.find(b"\x08\x00\x45") if b"\x08\x00\x45" in frame[12:24] else -1
         if at < 12:
             return
@@ -61,12 +66,10 @@ class Traffic:
         source, destination, protocol, payload = packet[12:16], packet[16:20], packet[9], packet[20:]
         if len(payload) > 40:
             identity = int(self._rng.random() * 0xFFFF)
-            self._wait(
-                public, frame[:12], frame[12:at], fragments(source, destination, protocol, payload, identity, 32)
-            )
+            self._wait(side, frame[:12], frame[12:at], fragments(source, destination, protocol, payload, identity, 32))
 
-    def _wait(self, public: bool, macs: bytes, tags: bytes, packets: tuple[bytes, ...]) -> None:
-        self._waiting += [(public, ethernet(macs, packet, tags)) for packet in packets]
+    def _wait(self, side: str, macs: bytes, tags: bytes, packets: tuple[bytes, ...]) -> None:
+        self._waiting += [(side, ethernet(macs, packet, tags)) for packet in packets]
         del self._waiting[:-8]
 
     def _dialogue(self) -> list[bytes]:
@@ -135,7 +138,7 @@ class Traffic:
         whole = tcp(here, there, ACK, payload) if listener.protocol == TCP else udp(here, there, payload)
         identity = int(rng.random() * 0xFFFF)
         pair = fragments(*_pair(here, there), listener.protocol, whole, identity, 8 * rng.randrange(1, 12))
-        self._wait(True, ROUTER_MACS, tags, pair + pair[1:])
+        self._wait(PUBLIC, ROUTER_MACS, tags, pair + pair[1:])
 
     def _errors(self, here: End, there: End, listener: Listener) -> list[bytes]:
         """About what the service sent to the client, from somewhere on the way."""
@@ -179,7 +182,7 @@ class Traffic:
         packets.append(error(rng, rng.choice((here[0], rng.randbytes(size))), there[0], quote))
         pair = fragments(*_pair(here, there), protocol, payloads[0], rng.randrange(0x10000), 24)
         if len(payloads[0]) > 24:
-            self._wait(False, _back(hop.macs), hop.tags, pair)
+            self._wait(PRIVATE, _back(hop.macs), hop.tags, pair)
         return [ethernet(_back(hop.macs), packet, hop.tags) for packet in packets]
 
 
