@@ -8,6 +8,7 @@ import ctypes
 import socket
 import struct
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -132,9 +133,8 @@ class Maps:
         links, tables = self._maps["links"], self._maps["slot_tables"]
         for place in range(links.max_entries):
             held, should = links.lookup(place), self._links.get(place)
-            if held != should:
+            if held != should and self._mend_link(place, should):
                 found.append(f"map links, entry {place}: {_text(held)} instead of {_text(should)}")
-                links.delete(place) if should is None else links.update(place, should)
         for service, owners in self._slots.items():
             held = tables.lookup(self._in_use(service)) or bytes(len(owners))
             if held != owners:
@@ -145,6 +145,16 @@ class Maps:
                 )
                 tables.update(self._in_use(service), owners)
         return tuple(found)
+
+    def _mend_link(self, place: int, should: bytes | None) -> bool:
+        """False if there is nothing to mend: the kernel has emptied the place, because the interface is gone."""
+        links = self._maps["links"]
+        if should is None:
+            return links.delete(place)
+        with suppress(DataplaneError):
+            links.update(place, should)
+            return True
+        return False
 
     def _mend_array(self, table: BpfMap, wrote: bytearray) -> list[str]:
         held, size, found = table.read(), table.value_size, []

@@ -49,7 +49,9 @@ class Held:
         """The first nodes that have an address, and each service's table in use."""
         entries = {number: self.maps["nodes"][number] for number in range(8)}
         nodes = {
-            number: Addresses(self.address(number), unpacked(bytes(entry.address6)) if any(entry.address6.bytes) else "")
+            number: Addresses(
+                self.address(number), unpacked(bytes(entry.address6)) if any(entry.address6.bytes) else ""
+            )
             for number, entry in entries.items()
             if entry.address
         }
