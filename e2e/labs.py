@@ -21,6 +21,7 @@ class Labs:
     def __init__(self, prefix: str) -> None:
         self._lab = Lab(prefix)
         self._options: LabOptions | None = None
+        self._hopeless: dict[LabOptions, str] = {}
         self.is_whole = False
 
     def whole(self, options: LabOptions) -> Lab:
@@ -35,8 +36,14 @@ class Labs:
             except (AssertionError, LabError) as error:
                 log.warning("what the test before left is of no use, there will be a new lab: %s", error)
         self.discard()
-        self._lab.up(options)
-        self._lab.wait_routing(UP_WITHIN_S)
+        if options in self._hopeless:
+            raise LabError(self._hopeless[options])
+        try:
+            self._lab.up(options)
+            self._lab.wait_routing(UP_WITHIN_S)
+        except LabError as error:
+            self._hopeless[options] = f"a lab with these options did not come up before: {error}"
+            raise
         self._options = options
         return self._lab
 
