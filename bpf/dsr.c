@@ -73,7 +73,7 @@ static __always_inline enum verdict to_node_of(struct xdp_md *ctx, const struct 
     struct node *node = choose_node(listener, client, client_port, version, &number);
 
     if (dry)
-        explain_choice(listener, client, client_port, version, number);
+        explain_slot(0, number);
     if (unlikely(!node))
         return NO_NODE;
 

@@ -25,38 +25,31 @@ static __always_inline void explain_listener(__u16 number, const struct listener
     told->mode = listener->mode;
 }
 
-/* The slot of a client's flow, and who owns it: NO_OWNER if nobody does. */
-static __always_inline void explain_choice(const struct listener *listener, const union address *client,
-                                           __be16 client_port, const int version, __u16 owner) {
+/* `owner`: of the slot, NO_OWNER if nobody is. */
+static __always_inline void explain_slot(__u32 slot, __u32 owner) {
     struct explanation *told = explained();
 
     if (!told)
         return;
     told->found |= owner == NO_OWNER ? FOUND_SLOT : FOUND_SLOT | FOUND_NODE;
-    told->slot =
-        hash_flow(client, &listener->address, client_port, listener->port, listener->protocol, version) & (SLOTS - 1);
+    told->slot = slot;
     told->node = owner;
 }
 
-/* `age`: jiffies since it was last seen. A flow whose node has gone still names its number. */
-static __always_inline void explain_flow(__u16 node, __be16 source_port, __u32 age, __u8 flags) {
+/* `word`: of the flow (flow.h), 0 if it is only about to be opened. */
+static __always_inline void explain_flow(__u32 node, __be16 source_port, __u64 word, __u32 now) {
     struct explanation *told = explained();
 
     if (!told)
         return;
-    told->found |= FOUND_FLOW | FOUND_NODE;
+    told->found |= FOUND_NODE;
     told->node = node;
     told->source_port = source_port;
-    told->age = age;
-    told->flags = flags;
-}
-
-/* The port that a new flow would get. */
-static __always_inline void explain_port(__be16 source_port) {
-    struct explanation *told = explained();
-
-    if (told)
-        told->source_port = source_port;
+    if (!word)
+        return;
+    told->found |= FOUND_FLOW;
+    told->age = now - (__u32)word;
+    told->flags = word >> WORD_FLAGS;
 }
 
 static __always_inline void explain_verdict(enum verdict verdict) {

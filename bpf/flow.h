@@ -54,9 +54,14 @@ static __always_inline bool same_version(__u64 before, __u64 after) {
     return !((before ^ after) / WORD_VERSION) && !((before | after) & LOCKED);
 }
 
-/* Loaded anew each time, in the order of the program. */
+/* Loaded here and now: neither the compiler nor the processor moves what stands before or behind across it. */
 static __always_inline __u64 read_word(const __u64 *word) {
-    return *(const volatile __u64 *)word;
+    asm volatile("" ::: "memory");
+
+    __u64 value = *(const volatile __u64 *)word;
+
+    asm volatile("" ::: "memory");
+    return value;
 }
 
 /* Takes an entry from what it stood for. The caller then writes it, and unlocks it. */
@@ -73,14 +78,12 @@ static __always_inline void unlock_entry(__u64 *word, __u64 fresh) {
     __sync_lock_test_and_set(word, (locked & ~(WORD_VERSION - 1)) | fresh);
 }
 
-/* Where a flow's set begins, and which of its places is tried first. */
-static __always_inline __u32 flow_place(const union address *client, __be16 client_port, __u16 listener,
-                                        const int version) {
-    __u64 rest = (__u64)client_port << 16 | listener;
-    __u64 hash = version == 4 ? hash_mix(SECRET_0 ^ ((__u64)client->words[3] << 32 | rest))
-                              : hash_mix(hash_mix(SECRET_0 ^ client->halves[0]) ^ client->halves[1] ^ rest << 32);
+/* Which place of its set a flow tries first. */
+static __always_inline __u32 flow_place(const union address *client, __be16 client_port, __u16 listener) {
+    __u64 rest = ((__u64)client_port << 16 | listener) * (SECRET_1 | 1);
+    __u64 hash = hash_mix((hash_mix(SECRET_0 ^ client->halves[0]) ^ client->halves[1]) + rest);
 
-    return (hash * (SECRET_1 | 1) >> 32) & (FLOW_PLACES - 1);
+    return hash & (FLOW_PLACES - 1);
 }
 
 /* The places of a set, from the one tried first: two share a cache line. */
@@ -98,11 +101,44 @@ static __always_inline __u64 fingerprint(const union address *node, const int ve
     return version == 4 ? bpf_ntohl(node->words[3]) : hash_mix(hash_mix(high(node)) ^ low(node));
 }
 
-/* Ports of one node and protocol lie side by side. */
+/* Where the ports of a node and a protocol begin: they lie side by side. */
 static __always_inline __u32 return_base(__u64 node, __be16 node_port, __u8 protocol) {
     return hash_mix(SECRET_1 ^ node ^ (__u64)node_port << 32 ^ (__u64)protocol << 48);
 }
 
 static __always_inline __u32 return_place(__u32 base, __be16 source_port) {
     return (base + bpf_ntohs(source_port)) & (RETURN_PLACES - 1);
+}
+
+static __always_inline bool is_return_path(const struct return_path *path, __u64 node, __be16 node_port,
+                                           __be16 source_port, __u8 protocol) {
+    return path->node == node && path->node_port == node_port && path->source_port == source_port &&
+           path->protocol == protocol;
+}
+
+static __always_inline bool leads_to(const struct return_path *path, const union address *client, __be16 client_port,
+                                     __u16 listener) {
+    return path->client_port == client_port && path->listener == listener && address_equal(&path->client, client);
+}
+
+/*
+ * Adds to a word what a packet shows, and when. Most show nothing new, and write nothing. Tries are bounded: what is
+ * lost here, the next packet shows. Returns the word as it is then.
+ */
+#define NOTE_TRIES 4
+
+static __always_inline __u64 note(__u64 *word, __u64 seen, __u64 flags, __u32 now, __u32 renewal) {
+    if ((seen & flags) == flags && word_age(seen, now) < renewal)
+        return seen;
+    for (int attempt = 0; attempt < NOTE_TRIES; attempt++) {
+        __u64 fresh = (seen & ~WORD_STAMP) | flags | now;
+        __u64 found = __sync_val_compare_and_swap(word, seen, fresh);
+
+        if (found == seen)
+            return fresh;
+        if (!same_version(found, seen))
+            break;
+        seen = found;
+    }
+    return seen;
 }

@@ -29,7 +29,7 @@ static __always_inline enum verdict parse_error(const struct packet *packet, str
     return parse_quoted(packet, quoted, version);
 }
 
-/* An error about what a service sent: its source is the listener. */
+/* An error about what a service sent: its source is the listener. It comes to the address that it is about. */
 static __always_inline enum verdict public_error(struct xdp_md *ctx, struct packet *packet, const int version,
                                                  const bool dry) {
     struct packet quoted = {};
@@ -39,7 +39,7 @@ static __always_inline enum verdict public_error(struct xdp_md *ctx, struct pack
 
     if (verdict != UNDECIDED)
         return verdict;
-    if (!known)
+    if (!known || !address_equal(&packet->destination, &quoted.source))
         return UNRELATED_ERROR;
 
     __u16 number = find_listener(known, &quoted.source, quoted.source_port, quoted.protocol);
@@ -47,6 +47,8 @@ static __always_inline enum verdict public_error(struct xdp_md *ctx, struct pack
 
     if (number == NO_LISTENER)
         return UNRELATED_ERROR;
+    if (dry)
+        explain_listener(number, listener);
     if (hops_left(packet, version) <= 1)
         return TTL_EXPIRED;
     if (WITH_L4 && listener->mode == L4)
@@ -92,6 +94,8 @@ static __always_inline enum verdict public_packet(struct xdp_md *ctx, struct pac
 
     if (number == NO_LISTENER)
         return NO_SERVICE;
+    if (dry)
+        explain_listener(number, &known->listeners[number & (LISTENERS - 1)]);
     if (unlikely(packet->fragment == FIRST) && !dry)
         remember_ports(packet, version);
     return by_mode(ctx, packet, &known->listeners[number & (LISTENERS - 1)], number, version, dry);
@@ -124,8 +128,11 @@ int gale_public(struct xdp_md *ctx) {
     return public_side(ctx);
 }
 
+/* It sends nothing, whatever the verdict: who asks finds that in the map, and the packet in what is left of it. */
 int gale_explain_public(struct xdp_md *ctx) {
-    return action_of(public_frame(ctx, true)) == PASS ? XDP_PASS : XDP_DROP;
+    explain_nothing();
+    explain_verdict(public_frame(ctx, true));
+    return XDP_DROP;
 }
 
 #if WITH_L4
@@ -180,6 +187,8 @@ int gale_private(struct __sk_buff *skb) {
 }
 
 int gale_explain_private(struct __sk_buff *skb) {
-    return action_of(private_frame(skb, true)) == PASS ? TC_ACT_UNSPEC : TC_ACT_SHOT;
+    explain_nothing();
+    explain_verdict(private_frame(skb, true));
+    return TC_ACT_SHOT;
 }
 #endif

@@ -21,6 +21,7 @@
 #include "maps.h"
 #include "packet.h"
 #include "parse.h"
+#include "port.h"
 #include "rewrite.h"
 #include "service.h"
 #include "toobig.h"
@@ -67,31 +68,4 @@ static __always_inline const struct listener *listener_at(__u16 number) {
     struct directory *known = directory.lookup(&zero);
 
     return known ? &known->listeners[number & (LISTENERS - 1)] : NULL;
-}
-
-/* The node that owns the slot of a client's flow, and its number; NULL if none does. */
-static __always_inline struct node *choose_node(const struct listener *listener, const union address *client,
-                                                __be16 client_port, const int version, __u32 *number) {
-    __u32 service = listener->service;
-    __u32 *table_number = active.lookup(&service);
-
-    if (!table_number)
-        return NULL;
-
-    struct slot_table *table = slot_tables.lookup(table_number);
-
-    if (!table)
-        return NULL;
-    *number = slot_owner(
-        table, hash_flow(client, &listener->address, client_port, listener->port, listener->protocol, version));
-    if (*number == NO_OWNER)
-        return NULL;
-
-    struct node *node = nodes.lookup(number);
-
-    return node && node->address ? node : NULL;
-}
-
-static __always_inline bool has_address(const struct node *node, const int version) {
-    return version == 4 || node->address6.halves[0] || node->address6.halves[1];
 }

@@ -15,6 +15,9 @@
 #pragma once
 #include "flow.h"
 
+/* A node may send this much before its client's first acknowledgement arrives, with TCP Fast Open: 10 segments. */
+#define FIRST_FLIGHT 16384
+
 #define QUIET_ENDED (JIFFIES_PER_S / 2)
 #define QUIET_OPENING (60 * JIFFIES_PER_S)       /* SYN/ACKs are up to 32 s apart */
 #define QUIET_ESTABLISHED (7440 * JIFFIES_PER_S) /* two hours and four minutes, RFC 5382 REQ-5 */
@@ -22,7 +25,9 @@
 #define QUIET_ANSWERED (180 * JIFFIES_PER_S)
 
 /* A living flow's packets renew its stamps this often; between them they write nothing. */
-#define RENEWAL JIFFIES_PER_S
+static __always_inline __u32 renewal(__u64 word) {
+    return word & ENDED ? 1 : JIFFIES_PER_S;
+}
 
 static __always_inline bool life_over(__u64 word, __u8 protocol, __u32 now) {
     __u32 quiet = word_age(word, now);
@@ -34,16 +39,11 @@ static __always_inline bool life_over(__u64 word, __u8 protocol, __u32 now) {
     return quiet >= (word & ESTABLISHED ? QUIET_ESTABLISHED : QUIET_OPENING);
 }
 
-/* Who makes room first: the greatest. What is free or over, then the opening flow, then the established one, that has
- * been quiet longest. */
-static __always_inline __u64 dispensable(__u64 word, __u8 protocol, __u32 now) {
-    __u64 quiet = word_age(word, now);
+/* Who makes room: the greatest of these, and among equals the one that has been quiet longest. */
+enum room { NO_ROOM_HERE, OF_ESTABLISHED, OF_OPENING, OF_ENDED, FREE, OWN };
 
-    if (word & LOCKED)
-        return 0;
-    if (!(word & USED))
-        return 4ULL << 32;
-    if (life_over(word, protocol, now))
-        return 3ULL << 32 | quiet;
-    return (word & ESTABLISHED ? 1ULL : 2ULL) << 32 | quiet;
+#define ROOM(kind) ((__u64)(kind) << 32)
+
+static __always_inline __u64 room_in(enum room kind, __u64 word, __u32 now) {
+    return ROOM(kind) | word_age(word, now);
 }

@@ -15,6 +15,16 @@
 #define likely(x) __builtin_expect(!!(x), 1)
 #define unlikely(x) __builtin_expect(!!(x), 0)
 
+/*
+ * The same number, of which the verifier then knows nothing, because it does not see that what it does not know cancels
+ * out. It would follow the rest of the program once for every value that it knows.
+ */
+static __always_inline __u64 obscure(__u64 number, __u64 unknown) {
+    number += unknown;
+    asm volatile("" : "+r"(number));
+    return number - unknown;
+}
+
 enum part { WHOLE, FIRST, LATER }; /* of a fragmented packet the first has the ports, the later ones have not */
 
 #define TAGS_MAX 2
@@ -32,12 +42,12 @@ struct packet {
     __be16 source_port, destination_port;
     __u16 length;           /* of the IP header and all behind it */
     __u16 transport_offset; /* from the IP header: options or extension headers lie before */
-    __u8 version;
-    __u8 protocol; /* behind the extension headers */
-    __u8 tcp_flags;
-    __u8 fragment;         /* enum part */
-    __u8 tags;             /* how many the frame has */
-    __be16 tpid;           /* of the outer tag */
+    __u32 version;
+    __u32 protocol; /* behind the extension headers */
+    __u32 tcp_flags;
+    __u32 fragment;        /* enum part */
+    __u32 tags;            /* how many the frame has */
+    __be16 tpid;           /* of the outer tag, if there is one */
     __be16 vlan[TAGS_MAX]; /* tag control information, outer tag first */
 };
 
@@ -54,7 +64,7 @@ struct icmp_header {
     __be32 rest;
 };
 
-static __always_inline bool is_icmp(__u8 protocol, const int version) {
+static __always_inline bool is_icmp(__u32 protocol, const int version) {
     return protocol == (version == 4 ? IPPROTO_ICMP : IPPROTO_ICMPV6);
 }
 
@@ -67,4 +77,11 @@ static __always_inline bool is_icmp_error(__u8 type, const int version) {
 
 static __always_inline __u8 hops_left(const struct packet *packet, const int version) {
     return version == 4 ? packet->ip->ttl : packet->ip6->hop_limit;
+}
+
+/* May begin a flow: any packet of UDP that has ports, and of TCP a SYN. */
+static __always_inline bool opens(const struct packet *packet) {
+    if (packet->protocol == IPPROTO_UDP)
+        return packet->fragment != LATER;
+    return (packet->tcp_flags & (TCP_SYN | TCP_ACK | TCP_FIN | TCP_RST)) == TCP_SYN;
 }

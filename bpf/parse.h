@@ -11,6 +11,7 @@
 #include "verdict.h"
 
 #define MALFORMED_FRAME -1
+#define NOT_IP_FRAME 0 /* among others */
 #define QUOTED_BYTES 8
 
 struct vlan_tag {
@@ -22,37 +23,55 @@ static __always_inline bool is_tag(__be16 protocol) {
     return protocol == bpf_htons(ETH_P_8021Q) || protocol == bpf_htons(ETH_P_8021AD);
 }
 
-/* The Ethernet header and up to TAGS_MAX tags. Returns the protocol behind them as it stands there. */
-static __always_inline int parse_frame(struct packet *packet) {
-    struct ethhdr *eth = packet->data;
-    struct vlan_tag *tag = (void *)(eth + 1);
+/* A frame that is too short for TAGS_MAX tags, and therefore for IP as well. */
+static __always_inline int parse_short_frame(const struct packet *packet) {
+    const struct ethhdr *eth = packet->data;
+    const struct vlan_tag *tag = (void *)(eth + 1);
 
     if ((void *)tag > packet->end)
         return MALFORMED_FRAME;
 
     __be16 protocol = eth->h_proto;
 
-    packet->eth = eth;
-    packet->tags = 0;
-    packet->tpid = packet->vlan[0] = packet->vlan[1] = 0;
-    if (unlikely(is_tag(protocol))) {
+    if (is_tag(protocol)) {
         if ((void *)(tag + 1) > packet->end)
             return MALFORMED_FRAME;
-        packet->tpid = protocol;
-        packet->vlan[0] = tag->control;
-        packet->tags = 1;
         protocol = tag->protocol;
-        tag++;
+    }
+    if (is_tag(protocol) || protocol == bpf_htons(ETH_P_IP) || protocol == bpf_htons(ETH_P_IPV6))
+        return MALFORMED_FRAME;
+    return NOT_IP_FRAME;
+}
+
+/*
+ * The Ethernet header and up to TAGS_MAX tags. Returns the protocol behind them as it stands there. The verifier is to
+ * know no more of a frame with tags than of one without, so that it follows the rest of the program once.
+ */
+static __always_inline int parse_frame(struct packet *packet) {
+    struct ethhdr *eth = packet->data;
+    struct vlan_tag *tags = (void *)(eth + 1);
+
+    if (unlikely((void *)(tags + TAGS_MAX) > packet->end))
+        return parse_short_frame(packet);
+
+    __be16 protocol = eth->h_proto;
+    __u32 count = 0;
+
+    packet->eth = eth;
+    packet->tpid = protocol;
+    packet->vlan[0] = packet->vlan[1] = 0;
+    if (unlikely(is_tag(protocol))) {
+        packet->vlan[0] = tags[0].control;
+        protocol = tags[0].protocol;
+        count = 1;
         if (is_tag(protocol)) {
-            if ((void *)(tag + 1) > packet->end)
-                return MALFORMED_FRAME;
-            packet->vlan[1] = tag->control;
-            packet->tags = 2;
-            protocol = tag->protocol;
-            tag++;
+            packet->vlan[1] = tags[1].control;
+            protocol = tags[1].protocol;
+            count = 2;
         }
     }
-    packet->ip = (void *)tag;
+    packet->tags = obscure(count, protocol) & 3;
+    packet->ip = packet->data + sizeof(*eth) + packet->tags * sizeof(*tags);
     return protocol;
 }
 
@@ -81,6 +100,8 @@ static __always_inline enum verdict parse_ip4(struct packet *packet, __u32 left,
 }
 
 #define EXTENSIONS_MAX 6
+#define OFFSET_MASK 0x3fff
+_Static_assert(40 + EXTENSIONS_MAX * 8 * 256 <= OFFSET_MASK, "where a transport header may begin");
 
 /* Every extension header that is stepped over begins like this, and is 8 bytes long at least. */
 struct extension {
@@ -90,37 +111,40 @@ struct extension {
     __be32 id;
 };
 
-static __always_inline bool is_extension(__u8 protocol) {
+static __always_inline bool is_extension(__u32 protocol) {
     return protocol == IPPROTO_HOPOPTS || protocol == IPPROTO_DSTOPTS || protocol == IPPROTO_ROUTING ||
            protocol == IPPROTO_FRAGMENT;
 }
 
 static __always_inline enum verdict parse_extensions(struct packet *packet) {
     __u32 offset = sizeof(struct ipv6hdr);
-    __u8 next = packet->ip6->nexthdr;
+    __u32 next = packet->ip6->nexthdr;
 
     packet->fragment = WHOLE;
     packet->fragment_id = 0;
-    for (int count = 0; is_extension(next) && packet->fragment != LATER; count++) {
+    for (int count = 0; is_extension(next); count++) {
         struct extension *extension = (void *)packet->ip6 + offset;
 
         if (count == EXTENSIONS_MAX)
             return EXTENSIONS;
         if ((void *)(extension + 1) > packet->end)
             return MALFORMED;
-        if (next == IPPROTO_FRAGMENT) {
-            packet->fragment_id = extension->id;
-            if (extension->offset & FRAGMENT_OFFSET_6)
-                packet->fragment = LATER;
-            else if (extension->offset & MORE_FRAGMENTS_6)
-                packet->fragment = FIRST;
-            offset += sizeof(*extension);
-        } else {
-            offset += sizeof(*extension) * (extension->length + 1);
-        }
+
+        bool fragment = next == IPPROTO_FRAGMENT;
+
         next = extension->next;
+        offset += sizeof(*extension) * (fragment ? 1 : extension->length + 1);
+        offset = obscure(offset, next) & OFFSET_MASK;
+        if (!fragment)
+            continue;
+        packet->fragment_id = extension->id;
+        if (extension->offset & FRAGMENT_OFFSET_6) {
+            packet->fragment = LATER;
+            break;
+        }
+        packet->fragment = obscure(extension->offset & MORE_FRAGMENTS_6 ? FIRST : WHOLE, next) & 1;
     }
-    packet->transport_offset = offset;
+    packet->transport_offset = obscure(offset, next) & OFFSET_MASK;
     packet->protocol = next;
     return UNDECIDED;
 }
@@ -160,12 +184,33 @@ static __always_inline enum verdict parse_ip(struct packet *packet, __u32 left, 
 /* Of TCP or UDP, unless this is a later fragment. */
 static __always_inline enum verdict parse_ports(struct packet *packet, const bool quoted) {
     const __be16 *ports = packet->transport;
-    __u32 size = quoted || packet->protocol == IPPROTO_UDP ? QUOTED_BYTES : sizeof(struct tcphdr);
+    __u32 left = packet->length - packet->transport_offset;
 
-    if (packet->length - packet->transport_offset < size || packet->transport + size > packet->end)
-        return MALFORMED;
+    if (!quoted && packet->protocol == IPPROTO_TCP) {
+        if (left < sizeof(struct tcphdr) || packet->transport + sizeof(struct tcphdr) > packet->end)
+            return MALFORMED;
+        packet->tcp_flags = ((const __u8 *)ports)[13];
+    } else {
+        if (left < QUOTED_BYTES || packet->transport + QUOTED_BYTES > packet->end)
+            return MALFORMED;
+        packet->tcp_flags = 0;
+    }
     packet->source_port = ports[0];
     packet->destination_port = ports[1];
-    packet->tcp_flags = !quoted && packet->protocol == IPPROTO_TCP ? ((const __u8 *)ports)[13] : 0;
+    packet->fragment = obscure(packet->fragment, ports[0]) & 1; /* WHOLE or FIRST */
+    packet->protocol = obscure(packet->protocol, ports[0]);
     return UNDECIDED;
+}
+
+/*
+ * The headers of a packet that has ports, found again. The verifier then knows as little of one kind of packet as of
+ * another, and follows what lies between once.
+ */
+static __always_inline bool find_again(struct packet *packet, const int version) {
+    __u64 ip = sizeof(struct ethhdr) + packet->tags * sizeof(struct vlan_tag);
+
+    packet->ip = packet->data + (obscure(ip, packet->length) & 31);
+    packet->transport = (void *)packet->ip + (obscure(packet->transport_offset, packet->length) & OFFSET_MASK);
+    return (void *)packet->ip + (version == 4 ? sizeof(struct iphdr) : sizeof(struct ipv6hdr)) <= packet->end &&
+           packet->transport + QUOTED_BYTES <= packet->end;
 }

@@ -41,10 +41,11 @@ def test_any_load_balancer_answers_for_the_cluster(whole: Lab) -> None:
         assert sorted(lb["role"] for lb in status["load_balancers"]) == ["follower", "follower", "leader"]
         for lb in status["load_balancers"]:
             keys = {"address", "role", "applied_index", "generation", "config_hash", "version", "reason"}
-            assert set(lb) == keys | {"degraded", "refused"}
+            assert set(lb) == keys | {"degraded", "refused", "attachments"}
             assert (lb["role"] == "leader") == (lb["address"] == status["leader"])
         for node in status["nodes"]:
-            assert set(node) == {"id", "address", "phase", "checks", "fails", "banned_until", "weight", "drained"}
+            keys = {"id", "address", "phase", "checks", "fails", "banned_until", "weight", "drained", "reason"}
+            assert set(node) == keys
             assert set(node["checks"]) == {lb["address"] for lb in status["load_balancers"]}
 
 

@@ -109,6 +109,10 @@ class Controller:
     # gale.ports.Operator
 
     @property
+    def address(self) -> str:
+        return self._me.load_balancer
+
+    @property
     def state(self) -> ClusterState:
         return self._consensus.state
 

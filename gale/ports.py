@@ -189,7 +189,10 @@ class Explanation:
 
 
 class Operator(Protocol):
-    """What operators may ask, and order."""
+    """What operators may ask, and order. `address`: of this load balancer, a quorum entry."""
+
+    @property
+    def address(self) -> str: ...
 
     @property
     def state(self) -> ClusterState: ...

@@ -95,10 +95,10 @@ def share(root: str, at: Path) -> "subprocess.Popen[bytes]":
 
 def boot(kernel: Path, initramfs: Path, at: Path) -> "subprocess.Popen[str]":
     (image,) = (kernel / "boot").glob("vmlinuz-*")
-    backend = f"memory-backend-memfd,id=memory,size={MEMORY},share=on"
+    memory = "memory-backend-memfd,id=memory,share=on,size=" + MEMORY
     command = [
         "qemu-system-x86_64", "-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", "max",
-        "-smp", str(os.cpu_count()), "-m", MEMORY, "-object", backend, "-numa", "node,memdev=memory",
+        "-smp", str(os.cpu_count()), "-m", MEMORY, "-object", memory, "-numa", "node,memdev=memory",
         "-chardev", f"socket,id=machine,path={at}", "-device", "vhost-user-fs-pci,chardev=machine,tag=machine",
         "-kernel", str(image), "-initrd", str(initramfs), "-append", "console=ttyS0 quiet panic=-1 mitigations=off",
         "-display", "none", "-serial", "stdio", "-monitor", "none", "-no-reboot",

@@ -27,7 +27,7 @@ PHASE_STYLES = {
 
 def load_balancer_table(status: dict[str, Any]) -> Table:
     whole = [Column(name, no_wrap=True) for name in ("load balancer", "role", "applied", "generation", "configuration")]
-    table = Table(*whole, "version", "reason", box=None)
+    table = Table(*whole, "version", "programs", "reason", box=None)
     for lb in status["load_balancers"]:
         role = lb["role"]
         table.add_row(
@@ -37,6 +37,7 @@ def load_balancer_table(status: dict[str, Any]) -> Table:
             str(lb["generation"]),
             lb["config_hash"],
             lb["version"],
+            ", ".join(f"{interface} {how}" for interface, how in lb["attachments"].items()),
             lb["reason"],
         )
     return table

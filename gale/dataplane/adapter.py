@@ -24,7 +24,7 @@ from gale.dataplane.links import Places, interface_index
 from gale.dataplane.neighbours import Way
 from gale.dataplane.reach import Reach
 from gale.dataplane.settings import DataplaneSettings
-from gale.dataplane.takeover import begin
+from gale.dataplane.takeover import Start
 from gale.errors import DataplaneError
 from gale.ports import Counters, Explanation, Question
 
@@ -44,7 +44,7 @@ class BpfDataplane:
 
     def __init__(self, settings: DataplaneSettings) -> None:
         self._settings = settings
-        self._started = begin(settings)
+        self._started = Start(settings)
         self._maps, self._program = self._started.maps, self._started.program
         self._public = interface_index(settings.public_interface)
         self._reach = Reach(self._write_node)

@@ -91,7 +91,7 @@ def detach_xdp(interface: str, own: str) -> bool:
 
 def attach_filter(interface: str, descriptor: int, name: str, direction: str = "ingress") -> None:
     """In the place of the filters of this name. Packets meet one or the other at any moment."""
-    handle, _ = add_filter(interface, descriptor, name, direction)
+    handle = add_filter(interface, descriptor, name, direction)
     remove_filters(interface, name, direction, but=handle)
 
 
@@ -101,27 +101,29 @@ def detach_filter(interface: str, name: str, direction: str = "ingress") -> None
     remove_clsact(interface)
 
 
-def add_filter(interface: str, descriptor: int, name: str, direction: str = "ingress") -> tuple[int, bool]:
-    """Puts a filter before those that are there. Gives its handle, and whether the interface had no clsact before."""
+def add_filter(interface: str, descriptor: int, name: str, direction: str = "ingress") -> int:
+    """Puts a filter before those that are there. Gives its handle."""
     index = interface_index(interface)
 
-    def request(ipr: Any) -> tuple[int, bool]:
+    def request(ipr: Any) -> int:
         try:
-            made = _unless(errno.EEXIST, lambda: ipr.tc("add", "clsact", index))
-            handle = _add_filter(ipr, index, descriptor, name, direction)
+            _unless(errno.EEXIST, lambda: ipr.tc("add", "clsact", index))
+            return _add_filter(ipr, index, descriptor, name, direction)
         except NetlinkError as error:
             raise DataplaneError(f"{interface}: TC filter refused: {error}") from error
-        return handle, made
 
     return ask(request)
 
 
-def remove_filters(interface: str, name: str, direction: str = "ingress", but: int | None = None) -> int:
-    """Takes the filters of this name off, but for one handle. How many these were."""
+def remove_filters(
+    interface: str, name: str, direction: str = "ingress", *, but: int | None = None, only: int | None = None
+) -> int:
+    """Takes the filters of this name off: all, all but one handle, or only one. How many these were."""
     index = interface_index(interface)
 
     def request(ipr: Any) -> int:
-        handles = [entry.handle for entry in _own(index, name, direction) if entry.handle != but]
+        handles = [entry.handle for entry in _own(index, name, direction) if only in (None, entry.handle)]
+        handles = [handle for handle in handles if handle != but]
         for handle in handles:
             ipr.tc("del-filter", "bpf", index, handle=handle, **_where(direction))
         return len(handles)
@@ -217,12 +219,10 @@ def _own(index: int, name: str, direction: str) -> list[Filter]:
     return [entry for entry in listed if entry.name == name and entry.priority == _PRIORITY]
 
 
-def _unless(code: int, request: Callable[[], object]) -> bool:
-    """Does the request. False: the kernel says with `code` that there was nothing to do."""
+def _unless(code: int, request: Callable[[], object]) -> None:
+    """Does the request; that there is nothing to do, which the kernel says with `code`, is no error."""
     try:
         request()
     except NetlinkError as error:
         if error.code != code:
             raise
-        return False
-    return True

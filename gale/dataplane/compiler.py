@@ -30,7 +30,18 @@ from gale.dataplane.layout import Layout
 from gale.dataplane.syscall import map_info
 from gale.errors import DataplaneError, HostError
 
-PARTS = ("head.c", "explain.c", "toobig.c", "fragments.c", "nat.c", "dsr.c", "gale.c")
+PARTS = (
+    "head.c",
+    "explain.c",
+    "slots.c",
+    "toobig.c",
+    "fragments.c",
+    "flows.c",
+    "nat.c",
+    "nat_errors.c",
+    "dsr.c",
+    "gale.c",
+)
 """Of the packet path. BCC rewrites uses of maps in the main file only, so the parts become one text."""
 
 WITHIN_S = 60.0

@@ -25,7 +25,7 @@ _FOUND_LISTENER, _FOUND_SLOT, _FOUND_NODE, _FOUND_FLOW = 0x1, 0x2, 0x4, 0x8
 
 def explain(program: Program, settings: DataplaneSettings, question: Question, macs: bytes) -> Explanation:
     """`macs`: the start of the frame. The interface is left to the caller. Raises DataplaneError."""
-    side = "private" if question.destination in (settings.source_address, settings.source_address6) else "public"
+    side = _side(settings, question)
     name = f"gale_explain_{side}"
     if name not in program.fds:
         raise DataplaneError(f"{question.destination} is this load balancer's own: no service is of mode l4")
@@ -49,6 +49,14 @@ def explain(program: Program, settings: DataplaneSettings, question: Question, m
         flow=_flow(found.source_port, found.flags, found.age) if found.found & _FOUND_FLOW else None,
         headers=dissect(run.packet) if leaves else (),
     )
+
+
+def _side(settings: DataplaneSettings, question: Question) -> str:
+    """Where such a packet arrives. With one interface a service may be at the address that nodes answer to."""
+    to = question.destination, question.destination_port, question.protocol
+    served = any(to == (each.address, each.port, each.protocol) for each in settings.listeners)
+    answer = question.destination in (settings.source_address, settings.source_address6)
+    return "private" if answer and not served else "public"
 
 
 def _flow(source_port: int, seen: int, age: int) -> FlowEntry:

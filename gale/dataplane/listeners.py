@@ -4,7 +4,7 @@ A listener is known by its address, port and protocol, and keeps its number for 
 too. Then three rules see to it that a flow is never taken for one of another listener:
 
 1. A listener whose mode or target port has changed gets a new number. The old entry stays, outside of any chain, as the
-   `earlier` one of the new: packets in the middle of what began with it go on so.
+   `earlier` one of the new: packets in the middle of what began with it go on so. Taken back, the two swap roles.
 2. The entry of a listener that is served no more stays, outside of any chain, while flows name it: what their nodes
    answer is still theirs.
 3. A number is given again once no flow names it. If none is left, flows of listeners that are gone are given up.
@@ -84,6 +84,8 @@ def number(
         place = numbers.get(key, NO_LISTENER)
         if place and old.entries[place].goes_on_as(entry):
             entries[place] = replace(entry, earlier=old.entries[place].earlier)
+        elif place and (back := _earlier(old, place, entry)):
+            entries[back] = replace(entry, earlier=place)
         else:
             changed[key] = place
     after = {entry.earlier for entry in entries.values()} | set(changed.values())
@@ -92,6 +94,9 @@ def number(
         for place, entry in old.entries.items()
         if place not in entries and _still_needed(place, entry, used, after)
     }
+    for place, entry in entries.items():
+        if entry.earlier not in kept:
+            entries[place] = replace(entry, earlier=NO_LISTENER)
     free, given_up = _free(len(changed), entries, kept, used, old)
     for place in given_up:
         kept.pop(place, None)
@@ -100,15 +105,18 @@ def number(
     services_of = {entry.earlier: entry.service for entry in entries.values()}
     for place, entry in kept.items():
         entries[place] = replace(entry, service=services_of.get(place, NO_SERVICE))
-    for place, entry in entries.items():
-        if entry.earlier not in entries:
-            entries[place] = replace(entry, earlier=NO_LISTENER)
     return Directory(entries, given_up)
 
 
-def _still_needed(place: int, entry: Known, used: Collection[int], earlier: Collection[int]) -> bool:
-    """Modes l2 and l3 keep no flows: their entry stays as long as another one comes after it."""
-    return place in used if entry.mode == "l4" else place in earlier
+def _earlier(old: Directory, place: int, entry: Known) -> int:
+    """The number of the listener before the one at `place`, if the change is taken back."""
+    back = old.entries[place].earlier
+    return back if back in old.entries and old.entries[back].goes_on_as(entry) else NO_LISTENER
+
+
+def _still_needed(place: int, entry: Known, used: Collection[int], after: Collection[int]) -> bool:
+    """What is served until now opens flows until now. l2 and l3 keep none: their entry stays for its successor."""
+    return entry.served or (place in used if entry.mode == "l4" else place in after)
 
 
 def _free(
@@ -137,16 +145,14 @@ def _free(
 
 
 def _known(listener: Listener, services: tuple[str, ...]) -> Known:
-    address = unpacked(packed(listener.address))
-    service = services.index(listener.service)
     return Known(
-        address,
-        listener.port,
-        listener.protocol,
-        listener.mode,
-        listener.target_port,
-        listener.tunnel,
-        service=service,
+        address=unpacked(packed(listener.address)),
+        port=listener.port,
+        protocol=listener.protocol,
+        mode=listener.mode,
+        target_port=listener.target_port,
+        tunnel=listener.tunnel,
+        service=services.index(listener.service),
     )
 
 

@@ -5,10 +5,12 @@ of a program that is attached are asked for by its id, and those that are pinned
 Whatever moment gale-lb was killed at, the one step that decides is the kernel's swap of the XDP program.
 
 Two maps say what the others are. `layout` holds their shapes, which another build may have, and `secrets` the random
-numbers that place flows. Both are bound to the program, so they live as long as it does.
+numbers that place flows. Both, and the tables that a start goes on with, are bound
+to the program, so they live as long as it does, and are found by it.
 
-    /sys/fs/bpf/gale/<interface>[-<network namespace>]/maps/    the maps; swapped as one folder by a start
-    /sys/fs/bpf/gale/<interface>[-<network namespace>]/clsact   a note: the qdisc is gale's, for gale-lb --detach
+    /sys/fs/bpf/gale/<interface>[-<network namespace>]/maps/   the maps; swapped as one folder by a start
+    /sys/fs/bpf/gale/<interface>[-<network namespace>]/filter  a note: on which interface there is a filter of gale's
+    /sys/fs/bpf/gale/<interface>[-<network namespace>]/clsact  a note: on which the qdisc that carries it is gale's, too
 """
 
 import ctypes
@@ -17,6 +19,7 @@ import os
 import socket
 import struct
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,6 +46,9 @@ log = structlog.get_logger()
 BPF_FS = Path("/sys/fs/bpf")
 KEPT = ("flows", "returns", "fragments")
 """Maps that a start goes on with."""
+
+_OF_THE_KERNEL = {"maps.debug", "progs.debug"}
+"""What a BPF file system has from the start."""
 
 _DESCRIBED = (*KEPT, "directory", "nodes")
 _LAYOUT = Layout("layout", ARRAY, 4, 1 << 16, 1, 0, "unsigned int", "unsigned char")
@@ -72,9 +78,7 @@ class Pins:
         self._interface = interface
         self._root = root
         name = interface.replace("%", "%25").replace(".", "%2e")  # the file system wants no dots
-        inode = os.stat("/proc/self/ns/net").st_ino
-        own = inode != os.stat("/proc/1/ns/net").st_ino
-        self.folder = root / "gale" / (f"{name}-{inode}" if own else name)
+        self.folder = root / "gale" / (name + _namespace())
         self._maps, self._next = self.folder / "maps", self.folder / "next"
 
     def find(self) -> Old | None:
@@ -93,7 +97,7 @@ class Pins:
         made = {name: BpfMap(create_map(*_shape(layout)), layout) for name, layout in described.items()}
         made["layout"].update(0, text.ljust(_LAYOUT.value_size, b"\0"))
         made["secrets"].update(0, _TWO_NUMBERS.pack(secrets.first, secrets.second))
-        for each in made.values():
+        for each in (*made.values(), *(program.maps[name] for name in KEPT)):
             bind_map(program.public_fd, each.fd)
         return {**program.maps, **made}
 
@@ -121,15 +125,31 @@ class Pins:
         """The old names go."""
         _remove(self._next)
 
-    def note(self, what: str) -> None:
-        """Remember that something of this machine is gale's; `noted` says so until the folder is removed."""
+    def note(self, what: str, interface: str) -> None:
+        """Remember that something on an interface is gale's; `noted` says so until it is forgotten."""
         self.mount()
         self.folder.mkdir(parents=True, exist_ok=True)
-        if not self.noted(what):
-            (self.folder / what).symlink_to("gale")
+        if self.noted(what) != interface:
+            self.forget(what)
+            (self.folder / what).symlink_to(interface)
 
-    def noted(self, what: str) -> bool:
-        return (self.folder / what).is_symlink()
+    def noted(self, what: str) -> str | None:
+        note = self.folder / what
+        return str(note.readlink()) if note.is_symlink() else None
+
+    def forget(self, what: str) -> None:
+        (self.folder / what).unlink(missing_ok=True)
+
+    def hold(self, maps: Mapping[str, BpfMap]) -> bool:
+        """Whether these maps are what is pinned."""
+        held = self._of_folder()
+        try:
+            return {name: map_info(each).id for name, each in held.items()} == {
+                name: map_info(each.fd).id for name, each in maps.items()
+            }
+        finally:
+            for each in held.values():
+                os.close(each)
 
     def remove(self) -> None:
         """The folder, and what it stands in if nobody else uses that."""
@@ -138,7 +158,7 @@ class Pins:
         mounted = (above / "mounted").is_symlink()
         if above.exists() and {entry.name for entry in above.iterdir()} <= {"mounted"}:
             _remove(above)
-            if mounted and not any(self._root.iterdir()):
+            if mounted and {entry.name for entry in self._root.iterdir()} <= _OF_THE_KERNEL:
                 _LIBC.umount(str(self._root).encode())
 
     def mount(self) -> None:
@@ -195,6 +215,15 @@ def _netns_cookie() -> int:
     """A number that no other network namespace has had since the machine was started."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
         return int.from_bytes(any_socket.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8), "little")
+
+
+def _namespace() -> str:
+    """Nothing in the network namespace of the machine, if that can be told."""
+    inode = os.stat("/proc/self/ns/net").st_ino
+    with suppress(PermissionError):
+        if inode == os.stat("/proc/1/ns/net").st_ino:
+            return ""
+    return f"-{inode}"
 
 
 def _is_bpf_fs(path: Path) -> bool:

@@ -17,7 +17,8 @@ from gale.errors import HostError
 RETRANS_MS = 200
 """A whole number of ticks, whatever the kernel's tick is: as it is written it is read again."""
 
-_DEFAULT = "default"
+_DEFAULT = "default"  # what new interfaces get; network namespaces but the first do not show it
+_USUAL_MS = 1_000
 _ROOT = Path("/proc/sys/net")
 _VERSIONS = ("ipv4", "ipv6")
 
@@ -37,7 +38,7 @@ def put_back(interface: str) -> None:
     """What a gale-lb that was killed has left. Nothing to put back is no error."""
     for version in _present(interface):
         if _read(version, interface) == RETRANS_MS:
-            _write(version, interface, _read(version, _DEFAULT))
+            _write(version, interface, _usual(version))
 
 
 def _present(interface: str) -> list[str]:
@@ -47,7 +48,11 @@ def _present(interface: str) -> list[str]:
 
 def _before(version: str, interface: str) -> int:
     value = _read(version, interface)
-    return _read(version, _DEFAULT) if value == RETRANS_MS else value
+    return _usual(version) if value == RETRANS_MS else value
+
+
+def _usual(version: str) -> int:
+    return _read(version, _DEFAULT) if _setting(version, _DEFAULT).exists() else _USUAL_MS
 
 
 def _setting(version: str, interface: str) -> Path:

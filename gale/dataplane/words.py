@@ -6,7 +6,7 @@ from functools import cache
 from gale.dataplane.abi import BPF_DIRECTORY
 
 _FLAG = re.compile(r"#define (?P<name>[A-Z_]+) \(1ULL << \(WORD_FLAGS \+ (?P<bit>\d)\)\)")
-_BIRTH_SHIFT, _FLAGS_SHIFT, _VERSION_SHIFT = 32, 40, 48
+_BIRTH_SHIFT, FLAGS_SHIFT, _VERSION_SHIFT = 32, 40, 48
 WORD = 8  # bytes
 
 
@@ -18,7 +18,7 @@ def flags() -> dict[str, int]:
 
 
 def flags_of(word: int) -> int:
-    return word >> _FLAGS_SHIFT & 0xFF
+    return word >> FLAGS_SHIFT & 0xFF
 
 
 def birth_of(word: int) -> int:

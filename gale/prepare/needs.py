@@ -28,6 +28,8 @@ IGNORES = frozenset({1, 2, 3, 8})  # no answer for what stands on loopback with 
 NOT_FOR_OTHERS, BEST_SOURCE = 1, 2
 STRICT, LOOSE = 1, 2
 
+LOOPBACK = "lo"
+
 SEGMENTS_MAX, LOAD_BALANCERS_MAX = 1024, 64
 """Capacities of the maps in bpf/decap.c."""
 
@@ -67,6 +69,7 @@ class Way:
 class Host:
     """The machine as it was found.
 
+    loopback   it is up
     addresses  local address -> its interface
     silent     interfaces that are asked for no address by others, such as loopback
     towards    a load balancer's address -> the way there
@@ -78,6 +81,7 @@ class Host:
     programs   (interface, name) of the programs of gale-node that are attached
     """
 
+    loopback: bool = True
     addresses: Mapping[str, str] = field(default_factory=dict)
     silent: frozenset[str] = frozenset({"lo"})
     towards: Mapping[str, Way] = field(default_factory=dict)
@@ -136,10 +140,11 @@ def needs(told: Collection[Told], host: Host, address6: str = "", peers: Collect
         return Needs(hindrances=hindrances)
     tunnelled = [offer for offer in offers if offer.mode == "l3"]
     senders = frozenset(a for each in told for a in each.addresses if any(o.mode == "l3" for o in each.direct))
-    arrivals = [host.towards[sender] for sender in senders if sender in host.towards]
+    ways = [host.towards[peer] for peer in sorted(peers) if peer in host.towards]
+    arrivals = [way for sender, way in host.towards.items() if sender in senders and way.interface != LOOPBACK]
     interfaces = frozenset(way.interface for way in arrivals)
     return Needs(
-        settings=_settings(addresses, [way.interface for peer, way in host.towards.items() if peer in peers]),
+        settings=_settings(addresses, {way.interface for way in ways} - {LOOPBACK}),
         addresses=addresses,
         tunnels=interfaces,
         exits=(host.exits | interfaces) if tunnelled else frozenset(),
@@ -174,6 +179,8 @@ def _hindrances(told: Iterable[Told], offers: Iterable[Offer], peers: Collection
     for each in told:
         if each.direct and not any(peer in host.towards for peer in each.addresses):
             found.append(f"no route to {' and '.join(each.addresses) or 'a load balancer that tells no address'}")
+    if not host.loopback and any(each.direct for each in told):
+        found.append(f"{LOOPBACK} is down: ip link set {LOOPBACK} up")
     if len(peers) > LOAD_BALANCERS_MAX:
         found.append(f"{len(peers)} addresses of load balancers: at most {LOAD_BALANCERS_MAX} are taken")
     if len({a for offer in offers for a in offer.addresses}) > SEGMENTS_MAX:

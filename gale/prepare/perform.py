@@ -16,7 +16,8 @@ from gale.dataplane.netlink import ask
 from gale.dataplane.program import Program
 from gale.errors import GaleError, HostError
 from gale.prepare import programs
-from gale.prepare.plan import LOOPBACK, Address, Attached, Change, Contents, Setting, key, undoing
+from gale.prepare.needs import LOOPBACK
+from gale.prepare.plan import Address, Attached, Change, Contents, Setting, key, undoing
 from gale.prepare.survey import SYSCTL
 
 log = structlog.get_logger()
@@ -108,8 +109,17 @@ def _add(address: str) -> None:
     if version == 4:
         ask(lambda ipr: ipr.addr("add", index=_loopback(ipr), address=address, prefixlen=_FULL[4], scope=_SCOPE_HOST))
         return
+    if _is_off(LOOPBACK):
+        raise HostError(f"IPv6 is off on {LOOPBACK}: sysctl net.ipv6.conf.{LOOPBACK}.disable_ipv6=0")
     quiet = {"IFA_FLAGS": _NODAD, "IFA_CACHEINFO": {"ifa_preferred": 0, "ifa_valid": _FOREVER}}
     ask(lambda ipr: ipr.addr("add", index=_loopback(ipr), address=address, prefixlen=_FULL[6], **quiet))
+
+
+def _is_off(interface: str) -> bool:
+    try:
+        return (SYSCTL / f"net/ipv6/conf/{interface}/disable_ipv6").read_text().strip() == "1"
+    except FileNotFoundError:  # a kernel without IPv6
+        return True
 
 
 def _remove(address: str) -> None:
@@ -138,7 +148,5 @@ def _explained(action: Callable[[], Any]) -> Any:
     except (NetlinkError, OSError) as error:
         code = error.code if isinstance(error, NetlinkError) else error.errno
         if code in (errno.EPERM, errno.EACCES, errno.EROFS):
-            raise HostError(
-                "not permitted: modes l2 and l3 need gale-node to run as root, or with CAP_NET_ADMIN and CAP_BPF"
-            ) from error
+            raise HostError("not permitted: modes l2 and l3 need gale-node to run as root") from error
         raise HostError(str(error.args[-1]) if error.args else str(error)) from error

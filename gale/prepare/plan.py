@@ -19,8 +19,6 @@ from gale.prepare.needs import Host, Needs
 DECAP, CLAMP = "gale_decap", "gale_clamp"
 """Names of the programs in bpf/decap.c and in the kernel, by which gale-node knows its own."""
 
-LOOPBACK = "lo"
-
 
 class Contents(msgspec.Struct, frozen=True):
     """What the programs' maps hold, and which build of the programs it is."""

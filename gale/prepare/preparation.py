@@ -21,7 +21,7 @@ from pyroute2.netlink.exceptions import NetlinkError
 
 from gale.errors import GaleError
 from gale.prepare.memory import Memory, alone
-from gale.prepare.needs import Needs, Told, needs
+from gale.prepare.needs import Host, Needs, Told, needs
 from gale.prepare.perform import Workshop, take_back, take_back_all
 from gale.prepare.plan import Change, Plan, begun, key, keys, plan
 from gale.prepare.programs import build
@@ -58,10 +58,16 @@ class Preparer:
     def bring_about(self, told: Mapping[str, Told]) -> Outcome:
         """Look, plan, change."""
         self._failed = {}
+        peers = frozenset(address for each in told.values() for address in each.addresses)
+        host = Host()
         try:
-            return self._bring_about(told)
+            concerned = any(each.direct for each in told.values()) or bool(self._done or self._memory.read())
+            host = survey(peers, programs=concerned)
+            if concerned:
+                return Outcome(self._prepare(told, host, peers), self._own6(host))
         except (GaleError, NetlinkError, OSError) as error:
-            return Outcome({name: str(error) if each.direct else "" for name, each in told.items()}, self._address6)
+            return Outcome({name: str(error) if each.direct else "" for name, each in told.items()}, self._own6(host))
+        return Outcome(dict.fromkeys(told, ""), self._own6(host))
 
     def undo(self) -> bool:
         """Put back everything that was changed, also by an earlier gale-node; True if all of it could be. Raises
@@ -77,18 +83,15 @@ class Preparer:
     def changed_anything(self) -> bool:
         return bool(self._done)
 
-    def _bring_about(self, told: Mapping[str, Told]) -> Outcome:
-        concerned = any(each.direct for each in told.values()) or bool(self._done or self._memory.read())
-        peers = frozenset(address for each in told.values() for address in each.addresses)
-        host = survey(peers, programs=concerned)
-        address6 = self._address6 or host.address6()
-        if not concerned:
-            return Outcome(dict.fromkeys(told, ""), address6)
+    def _own6(self, host: Host) -> str:
+        return self._address6 or host.address6()
+
+    def _prepare(self, told: Mapping[str, Told], host: Host, peers: frozenset[str]) -> dict[str, str]:
         all_heard = len(told) == self._load_balancers
-        needed = needs(tuple(told.values()), host, address6)
+        needed = needs(tuple(told.values()), host, self._own6(host))
         self._perform(plan(needed, self._remembered(), host, build(), all_heard))
-        own = {name: needs((each,), host, address6, peers) for name, each in told.items()}
-        return Outcome({name: self._reason(each) for name, each in own.items()}, address6)
+        own = {name: needs((each,), host, self._own6(host), peers) for name, each in told.items()}
+        return {name: self._reason(each) for name, each in own.items()}
 
     def _reason(self, needed: Needs) -> str:
         failed = [f"{' '.join(each[1:])}: {self._failed[each]}" for each in sorted(keys(needed) & self._failed.keys())]
@@ -161,9 +164,13 @@ class Preparation:
     async def keep(self) -> None:
         """Until cancelled."""
         while True:
-            await asyncio.sleep(RETRY_S if any(self._outcome.reasons.values()) else CHECK_S)
-            if self._told:
-                await self._look()
+            changed = self.changed
+            try:
+                async with asyncio.timeout(RETRY_S if any(self._outcome.reasons.values()) else CHECK_S):
+                    await changed.wait()
+            except TimeoutError:
+                if self._told:
+                    await self._look()
 
     async def undo(self) -> None:
         """Say what could not be."""

@@ -9,7 +9,7 @@ from typing import Any
 from pyroute2.netlink.exceptions import NetlinkError
 
 from gale.dataplane.netlink import ask
-from gale.prepare.needs import ARP_ANNOUNCE, ARP_IGNORE, RP_FILTER, Host, Way
+from gale.prepare.needs import ARP_ANNOUNCE, ARP_IGNORE, LOOPBACK, RP_FILTER, Host, Way
 from gale.prepare.programs import attached
 
 SYSCTL = Path("/proc/sys")
@@ -35,6 +35,7 @@ def survey(load_balancers: Collection[str], programs: bool) -> Host:
         exits = frozenset(_exits()) & {names[i] for i, link in links.items() if not link["flags"] & _IFF_LOOPBACK}
         interfaces = exits | {way.interface for way in towards.values()}
         return Host(
+            loopback=any(names[i] == LOOPBACK and link["flags"] & _IFF_UP for i, link in links.items()),
             addresses={_address(entry): name for name, entry in held},
             silent=frozenset(names[i] for i, link in links.items() if link["flags"] & (_IFF_LOOPBACK | _IFF_NOARP)),
             towards=towards,

@@ -97,7 +97,7 @@ class ManagementService(services.ManagementServiceServicer):
 
     async def _everywhere(self, method: str, request: Any, own: Callable[[str], T], part: Callable[..., T]) -> list[T]:
         """The part of each load balancer, by address: our own, and those that the others give for themselves."""
-        me = self._operator.local_status().address
+        me = self._operator.address
         try:
             parts = {me: own(me)}
         except DataplaneError as error:
@@ -125,6 +125,6 @@ class ManagementService(services.ManagementServiceServicer):
             except RemoteError as error:
                 return str(error)
 
-        me = self._operator.local_status().address
+        me = self._operator.address
         others = [address for address in self._quorum if address != me]
         return dict(zip(others, await asyncio.gather(*map(one, others)), strict=True))

@@ -69,6 +69,8 @@ class OperatorLink:
         answer = await self.ask("GetClusterStatus", api_pb2.GetClusterStatusRequest(strong=strong), timeout_s)
         status = MessageToDict(answer, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
         status.setdefault("leader", None)
+        for load_balancer in status["load_balancers"]:
+            load_balancer["attachments"] = dict(sorted(load_balancer["attachments"].items()))
         for node in status["nodes"]:
             node.setdefault("banned_until", None)
             node["checks"] = dict(sorted(node["checks"].items()))
@@ -144,7 +146,7 @@ def _as_remote_error(server: Server, error: grpc.aio.AioRpcError) -> RemoteError
         case grpc.StatusCode.DEADLINE_EXCEEDED:
             return RemoteError(f"{server}: no answer in time")
         case grpc.StatusCode.UNIMPLEMENTED:
-            return RemoteError(f"{server}: something else answers there: is that the api_port, and gale-lb's?")
+            return RemoteError(f"{server}: it does not know the question: is that the api_port, and of our version?")
         case grpc.StatusCode.INVALID_ARGUMENT | grpc.StatusCode.PERMISSION_DENIED | grpc.StatusCode.RESOURCE_EXHAUSTED:
             return RemoteError(f"{server}: refused: {error.details()}")
         case grpc.StatusCode.FAILED_PRECONDITION | grpc.StatusCode.ABORTED:

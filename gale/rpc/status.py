@@ -44,9 +44,9 @@ def cluster_status(
 ) -> pb.ClusterStatus:
     """`others`: quorum address -> what that load balancer says of itself, or why it said nothing."""
     told = dict[str, str]()
-    for answer in (asked, *others.values()):
-        if isinstance(answer, pb.LocalStatus):
-            told.update(answer.not_serving)
+    answers = [asked, *(answer for answer in others.values() if isinstance(answer, pb.LocalStatus))]
+    for answer in sorted(answers, key=lambda answer: answer.address):
+        told.update(answer.not_serving)  # whoever is asked says the same
     load_balancers = [_own(state, asked, others), *(_other(state, asked, *other) for other in others.items())]
     return pb.ClusterStatus(
         leader=asked.leader if asked.HasField("leader") else None,
@@ -114,6 +114,7 @@ def _answering(answer: pb.LocalStatus, role: str, reason: str) -> pb.LoadBalance
         reason=reason,
         degraded=answer.degraded,
         refused=answer.refused,
+        attachments=answer.attachments,
     )
 
 

@@ -1,8 +1,6 @@
 """The node's program: which tunnels it takes off, what is left of them, and the segments it lets a node announce."""
 
-import os
 import re
-import sysconfig
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,9 +12,9 @@ from scapy.packet import Packet, Padding, Raw
 
 from gale.dataplane.abi import BPF_DIRECTORY
 from gale.dataplane.address import packed
-from gale.dataplane.syscall import require_bpf
+from gale.dataplane.compiler import source
+from gale.dataplane.program import load_source
 from gale.dataplane.testrun import run_program
-from gale.errors import HostError
 from tests.packet.packets import difference
 
 BALANCER, BALANCER6 = "10.0.0.1", "2001:db8::1"
@@ -31,6 +29,9 @@ SEGMENT, SEGMENT6 = 1440, 1400
 XDP_DROP, XDP_PASS = 1, 2
 TC_NEXT = (1 << 32) - 1
 """TC_ACT_UNSPEC: other programs go on."""
+
+NAMES = [name.lower() for name in re.findall(r"    VERDICT\((\w+), ", (BPF_DIRECTORY / "decap.c").read_text())]
+"""Of the verdicts."""
 
 ETHER = Ether(src="02:00:00:00:02:01", dst="02:00:00:00:02:11")
 TUNNELS = {4: IP(src=BALANCER, dst=NODE, ttl=64, flags="DF", id=0), 6: IPv6(src=BALANCER6, dst=NODE6, hlim=64)}
@@ -49,55 +50,34 @@ class Node:
     """The two programs, and maps as gale-node would fill them."""
 
     def __init__(self) -> None:
-        import bcc
-
-        os.environ["BCC_KERNEL_SOURCE"] = str(BPF_DIRECTORY)
-        user_api = ("/usr/include", f"/usr/include/{sysconfig.get_config_var('MULTIARCH')}")
-        cflags = [f"-I{directory}" for directory in (BPF_DIRECTORY, *user_api)]
-        self._module = bcc.BPF(text=(BPF_DIRECTORY / "decap.c").read_bytes(), cflags=cflags)
-        self._decap = self._module.load_func(b"gale_decap", bcc.BPF.XDP).fd
-        self._clamp = self._module.load_func(b"gale_clamp", bcc.BPF.SCHED_CLS).fd
-        self._names = [name.lower() for name in verdict_names()]
+        self._program = load_source(source("decap.c"), [], {"gale_decap": "xdp", "gale_clamp": "tc"})
         for address in (BALANCER, BALANCER6):
-            self.put("load_balancers", address, 1)
+            self._program.maps["load_balancers"].update(packed(address), 1)
         for address in (NODE, NODE6):
-            self.put("own_addresses", address, 1)
+            self._program.maps["own_addresses"].update(packed(address), 1)
         for address, segment in ((VIP, SEGMENT), (VIP6, SEGMENT6), (ANY_SEGMENT, 0)):
-            self.put("segments", address, segment)
-
-    def put(self, name: str, address: str, value: int) -> None:
-        table = self._module[name.encode()]
-        table[table.Key.from_buffer_copy(packed(address))] = table.Leaf(value)
+            self._program.maps["segments"].update(packed(address), segment)
 
     def decap(self, frame: bytes) -> tuple[str, int, bytes]:
         """The verdict, or "" where nothing counts; what the kernel is told; the frame."""
-        return self._run(self._decap, frame)
+        return self._run("gale_decap", frame)
 
     def clamp(self, frame: bytes) -> tuple[str, int, bytes]:
-        return self._run(self._clamp, frame)
+        return self._run("gale_clamp", frame)
 
-    def _run(self, program: int, frame: bytes) -> tuple[str, int, bytes]:
+    def _run(self, name: str, frame: bytes) -> tuple[str, int, bytes]:
         before = self._counters()
-        run = run_program(program, frame)
-        moved = [name for name, old, new in zip(self._names, before, self._counters(), strict=True) if new != old]
+        run = run_program(self._program.fds[name], frame)
+        moved = [verdict for verdict, old, new in zip(NAMES, before, self._counters(), strict=True) if new != old]
         assert len(moved) <= 1
         return "".join(moved), run.returned, run.packet
 
     def _counters(self) -> list[int]:
-        table: Any = self._module[b"decap_verdicts"]
-        return [sum(table[table.Key(index)]) for index in range(len(self._names))]
-
-
-def verdict_names() -> list[str]:
-    return re.findall(r"    VERDICT\((\w+), ", (BPF_DIRECTORY / "decap.c").read_text())
+        return [total for (total,) in self._program.maps["decap_verdicts"].totals().values()]
 
 
 @pytest.fixture(scope="session")
-def node() -> Node:
-    try:
-        require_bpf()
-    except HostError as error:
-        pytest.skip(f"packet tests need BPF: {error}")
+def node(bpf: None) -> Node:
     return Node()
 
 
@@ -223,7 +203,7 @@ def test_what_comes_of_it(node: Node, row: Row) -> None:
 
 
 def test_every_verdict_is_reached() -> None:
-    assert {row.verdict for row in ROWS} | {"clamped"} == {"", *(name.lower() for name in verdict_names())}
+    assert {row.verdict for row in ROWS} | {"clamped"} == {"", *NAMES}
 
 
 SYN_ACK = {

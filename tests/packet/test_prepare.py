@@ -319,6 +319,28 @@ def test_a_load_balancer_that_asks_in_vain_is_no_reason_against_another(net: Net
     assert "is on eth0, which answers for it" in outcome.reasons["odd"]
 
 
+def test_where_ipv6_is_off_the_rest_is_done_and_the_reason_is_told(net: Net, tmp_path: Path) -> None:
+    net.inside("sysctl", "-w", "net.ipv6.conf.lo.disable_ipv6=1")
+    before = net.machine()
+    one = preparer(net, tmp_path)
+    assert "IPv6 is off on lo" in prepare(net, one, L2).reasons[NAME]
+    assert VIP in net.inside("ip", "address", "show", "lo")
+    net.inside("sysctl", "-w", "net.ipv6.conf.lo.disable_ipv6=0")
+    assert prepare(net, one, L2).reasons[NAME] == ""
+    assert undo(net, one)
+    net.inside("sysctl", "-w", "net.ipv6.conf.lo.disable_ipv6=1")
+    assert net.machine() == before
+
+
+def test_an_interface_that_goes_away_takes_its_changes_with_it(net: Net, tmp_path: Path) -> None:
+    one = preparer(net, tmp_path)
+    prepare(net, one, L3)
+    net.inside("ip", "link", "del", "eth0")
+    assert "no route to" in prepare(net, one, L3).reasons[NAME]
+    assert undo(net, one)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_for_l4_nothing_is_changed_nor_remembered(net: Net, tmp_path: Path) -> None:
     before = net.machine()
     one = preparer(net, tmp_path)

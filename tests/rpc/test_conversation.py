@@ -52,8 +52,9 @@ class Box:
 
     async def announced_to(self, other: "Box") -> None:
         """The other knows by its log where this one's API is."""
-        me = self.controller.local_status().address
-        await other.consensus.propose(Announce(0, me, self.api.address, "0.1.0", SHARED, False, False))
+        await other.consensus.propose(
+            Announce(0, self.controller.address, self.api.address, "0.1.0", SHARED, False, False)
+        )
 
     def phase(self, name: str = "web") -> Phase | None:
         node = self.consensus.state.nodes.get(name)
@@ -206,6 +207,7 @@ async def test_status_has_the_promised_form() -> None:
         "reason": "",
         "degraded": [],
         "refused": 0,
+        "attachments": {"private": "memory", "public": "memory"},
     }
     assert (theirs["address"], theirs["role"]) == (other, "unreachable")
     assert "is gale-lb running there?" in theirs["reason"]

@@ -277,6 +277,21 @@ def test_a_node_needs_an_address_for_each_load_balancer(tmp_path: Path) -> None:
             load_node(written(tmp_path, f"[load_balancer]\naddresses = [{wrong}]\n"))
 
 
+def test_a_nodes_ipv6_address(tmp_path: Path) -> None:
+    assert load_node(written(tmp_path, NODE)).address6 == ""
+    table = '[node]\naddress6 = "{}"\n'
+    assert load_node(written(tmp_path, NODE + table.format("2001:DB8:0::11"))).address6 == "2001:db8::11"
+    for wrong in ("", "10.0.0.1", "::1", "fe80::1", "ff02::1", "::ffff:10.0.0.1", "::"):
+        with pytest.raises(ConfigError, match=f'node.address6 = "{wrong}": '):
+            load_node(written(tmp_path, NODE + table.format(wrong)))
+
+
+def test_undoing_needs_no_configuration_and_all_else_does() -> None:
+    told = CliRunner().invoke(gale_node, [])
+    assert told.exit_code == 2
+    assert "--config is missing" in told.output
+
+
 @pytest.mark.parametrize(
     ("table", "probe"),
     [

@@ -207,6 +207,19 @@ def test_a_load_balancer_without_a_route_is_a_hindrance() -> None:
     assert needs([told], HOST).hindrances == ("no route to 10.9.9.9",)
 
 
+def test_loopback_must_be_up() -> None:
+    assert needs([L2], replace(HOST, loopback=False)).hindrances == ("lo is down: ip link set lo up",)
+
+
+def test_a_load_balancer_on_the_same_machine_sends_no_tunnels() -> None:
+    here = replace(HOST, towards={LB: Way("lo", LB), OTHER_LB: HOST.towards[OTHER_LB]})
+    both = [L3, Told((Offer("web", (VIP,), "l3"),), (OTHER_LB,))]
+    needed = needs(both, here)
+    assert needed.tunnels == {"eth0"}
+    assert set(needed.settings) == {ARP_IGNORE, ARP_ANNOUNCE, ETH0_RP}
+    assert needed.own == {"10.0.0.11"}
+
+
 def test_tunnels_come_to_the_addresses_that_load_balancers_know() -> None:
     told = Told((Offer("web", (VIP,), "l3"),), (LB, LB6))
     needed = needs([told], HOST, "2001:db8:1::11")

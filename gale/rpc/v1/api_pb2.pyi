@@ -154,6 +154,26 @@ Global___ClusterStatus: _TypeAlias = ClusterStatus  # noqa: Y015
 class LoadBalancerStatus(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class AttachmentsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     ADDRESS_FIELD_NUMBER: _builtins.int
     ROLE_FIELD_NUMBER: _builtins.int
     APPLIED_INDEX_FIELD_NUMBER: _builtins.int
@@ -163,6 +183,7 @@ class LoadBalancerStatus(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     DEGRADED_FIELD_NUMBER: _builtins.int
     REFUSED_FIELD_NUMBER: _builtins.int
+    ATTACHMENTS_FIELD_NUMBER: _builtins.int
     address: _builtins.str
     role: _builtins.str
     """leader, follower, learner, unreachable or ignored"""
@@ -179,6 +200,10 @@ class LoadBalancerStatus(_message.Message):
     def degraded(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Nodes that it has taken away by its own eyes, while it has no quorum."""
 
+    @_builtins.property
+    def attachments(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Interface -> how its program is attached: native, generic (slower: its driver has no XDP) or tc."""
+
     def __init__(
         self,
         *,
@@ -191,10 +216,11 @@ class LoadBalancerStatus(_message.Message):
         reason: _builtins.str = ...,
         degraded: _abc.Iterable[_builtins.str] | None = ...,
         refused: _builtins.int = ...,
+        attachments: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "applied_index", b"applied_index", "config_hash", b"config_hash", "degraded", b"degraded", "generation", b"generation", "reason", b"reason", "refused", b"refused", "role", b"role", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "applied_index", b"applied_index", "attachments", b"attachments", "config_hash", b"config_hash", "degraded", b"degraded", "generation", b"generation", "reason", b"reason", "refused", b"refused", "role", b"role", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
