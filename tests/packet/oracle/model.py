@@ -10,7 +10,8 @@ Decisions, where RFCs leave a choice:
 - Fragments follow their first one, which is known by what a receiver puts them together by. ICMP in fragments is left
   alone.
 - Nothing is forwarded with its last hop behind it. l2 leaves the time to live alone; l3 and l4 are a hop, and take one.
-- A new flow is opened by a lone SYN or any UDP packet, at the node that owns its slot. One that lives keeps its node.
+- A new flow is opened by a lone SYN or any UDP packet that is no later fragment, at the node that owns its slot. One
+  that lives keeps its node.
 """
 
 from collections import Counter
@@ -149,8 +150,7 @@ class Model:
         if packet.ttl <= 1:
             return "ttl_expired", frame
         opens = packet.protocol == UDP or packet.flags & (SYN | ACK | FIN | RST) == SYN
-        if packet.fragment == LATER and packet.protocol == TCP:
-            opens = False
+        opens = opens and packet.fragment != LATER
         flow = self.flows.by_key.get((packet.source, packet.source_port, listener))
         if flow and flow.may_be_over(now_s) and got[0] in ("opened", "no_flow"):
             flow = None
@@ -159,14 +159,14 @@ class Model:
         node = self.world.nodes.get(flow.node)
         if node is None or node.birth != flow.birth:
             return self._open(frame, packet, listener, got, now_s) if opens else ("node_gone", frame)
+        back = frame[6:12] + frame[:6], packet.tags
+        if back not in flow.returns_by:
+            flow.returns_by.append(back)
         hop, source, destination = self._way(node, packet.version)
         if not hop.macs:
             return "no_neighbour", frame
         if packet.length > hop.mtu:
             return self._too_big(frame, packet, hop.mtu, got)
-        back = frame[6:12] + frame[:6], packet.tags
-        if back not in flow.returns_by:
-            flow.returns_by.append(back)
         flow.saw(packet.flags, True, now_s)
         return "forwarded", build.translated(
             frame, packet, hop.macs, hop.tags, source, destination, flow.source_port, listener.target_port
@@ -193,7 +193,7 @@ class Model:
         if got[0] != "opened":
             return "opened", b""
         at = 14 + len(hop.tags) + packet.transport - packet.at
-        port = packet.source_port if packet.fragment == LATER else int.from_bytes(got[1][at : at + 2], "big")
+        port = int.from_bytes(got[1][at : at + 2], "big")
         flow = Flow(packet.source, packet.source_port, listener, number, node.birth, destination, port)
         flow.returns_by.append((frame[6:12] + frame[:6], packet.tags))
         if complaint := self.flows.open(flow, now_s):
@@ -256,10 +256,10 @@ class Model:
         flow = self.flows.by_view.get(view)
         if flow is None or (flow.may_be_over(now_s) and got[0] == "not_a_reply"):
             return "not_a_reply", frame
-        if packet.fragment == FIRST:
-            self.fragments[_fragment_key(packet)] = packet.source_port, packet.destination_port
         if packet.ttl <= 1:
             return "ttl_expired", frame
+        if packet.fragment == FIRST:
+            self.fragments[_fragment_key(packet)] = packet.source_port, packet.destination_port
         flow.saw(packet.flags, False, now_s)
         listener = flow.listener
         results = [
