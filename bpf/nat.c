@@ -101,7 +101,7 @@ static __always_inline enum verdict nat_forward(struct xdp_md *ctx, struct packe
     if (hop->link == NO_LINK)
         return NO_NEIGHBOUR;
     if (unlikely(packet->length > hop->mtu))
-        return too_big(ctx, packet, &listener->address, hop->mtu, version, dry);
+        return too_big(ctx, packet, hop->mtu, version, dry);
     if (unlikely(verdict == OPENED)) {
         struct return_path path = wanted_path(packet, listener, number, node, found.node, version);
         enum verdict refused = open_flow(&path, node->birth, now, dry);
@@ -114,7 +114,7 @@ static __always_inline enum verdict nat_forward(struct xdp_md *ctx, struct packe
             return MALFORMED;
     }
     if (dry)
-        explain_flow(found.source_port, word_age(found.word, now), found.word);
+        explain_flow(found.node, found.source_port, found.word, now);
 
     struct ends ends = {
         .source = own_address(version),
@@ -261,7 +261,7 @@ static __always_inline enum verdict nat_return(struct __sk_buff *skb, struct pac
         return TTL_EXPIRED;
     if (dry) {
         explain_listener(answer.listener, listener);
-        explain_flow(packet->destination_port, word_age(answer.word, now), answer.word);
+        explain_flow(answer.node, packet->destination_port, answer.word, now);
     } else {
         if (unlikely(packet->fragment == FIRST))
             remember_ports(packet, version);

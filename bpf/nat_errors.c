@@ -74,7 +74,7 @@ static __always_inline enum verdict nat_error(struct xdp_md *ctx, struct packet 
         return NO_NEIGHBOUR;
     rewrite_error(packet, quoted, &outer, &inner, version);
     if (dry)
-        explain_flow(found.source_port, 0, found.word);
+        explain_flow(found.node, found.source_port, found.word, bpf_jiffies64());
     else
         count_traffic(listener->service, found.node, IN, packet->length, false);
     return send_to_node(ctx, packet, hop, ERROR_FORWARDED);
@@ -108,7 +108,7 @@ static __always_inline enum verdict nat_error_back(struct __sk_buff *skb, struct
     rewrite_error(packet, quoted, &outer, &inner, version);
     set_way(packet, &answer);
     if (dry)
-        explain_flow(quoted->source_port, 0, answer.word);
+        explain_flow(answer.node, quoted->source_port, answer.word, bpf_jiffies64());
     else
         count_traffic(listener->service, answer.node, OUT, packet->length, false);
     return send_to_client(skb, packet, &answer) ? ERROR_RETURNED : NO_ROOM;
