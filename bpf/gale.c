@@ -17,6 +17,8 @@ static __always_inline enum verdict parse_quoted(const struct packet *error, str
         return UNRELATED_ERROR;
     if (quoted->protocol != IPPROTO_TCP && quoted->protocol != IPPROTO_UDP)
         return UNRELATED_ERROR;
+    if (error->transport_offset + sizeof(struct icmp_header) + quoted->transport_offset + QUOTED_BYTES > error->length)
+        return UNRELATED_ERROR;
     return parse_ports(quoted, true) == UNDECIDED ? UNDECIDED : UNRELATED_ERROR;
 }
 
@@ -24,7 +26,8 @@ static __always_inline enum verdict parse_quoted(const struct packet *error, str
 static __always_inline enum verdict parse_error(const struct packet *packet, struct packet *quoted, const int version) {
     const struct icmp_header *icmp = packet->transport;
 
-    if (packet->fragment != WHOLE || (void *)(icmp + 1) > packet->end || !is_icmp_error(icmp->type, version))
+    if (packet->fragment != WHOLE || packet->length - packet->transport_offset < sizeof(*icmp) ||
+        (void *)(icmp + 1) > packet->end || !is_icmp_error(icmp->type, version))
         return OTHER_PROTOCOL;
     return parse_quoted(packet, quoted, version);
 }

@@ -124,7 +124,7 @@ static __always_inline bool write_answer(struct xdp_md *ctx, const struct packet
     void *frame = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
     void *answer = frame + start;
 
-    if (answer + length > end || frame + headers + FRAME_START > end)
+    if (frame + length > end || answer + length > end)
         return false;
     turn_start(frame, headers);
     if (version == 4)
