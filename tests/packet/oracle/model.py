@@ -10,6 +10,7 @@ Decisions, where RFCs leave a choice:
 - Fragments follow their first one, which is known by what a receiver puts them together by. ICMP in fragments is left
   alone.
 - Nothing is forwarded with its last hop behind it. l2 leaves the time to live alone; l3 and l4 are a hop, and take one.
+- A client is answered in the VLANs of its packets.
 - A new flow is opened by a lone SYN or any UDP packet that is no later fragment, at the node that owns its slot. One
   that lives keeps its node.
 """
@@ -159,7 +160,7 @@ class Model:
         node = self.world.nodes.get(flow.node)
         if node is None or node.birth != flow.birth:
             return self._open(frame, packet, listener, got, now_s) if opens else ("node_gone", frame)
-        back = frame[6:12] + frame[:6], packet.tags
+        back = _way_back(frame, packet)
         if back not in flow.returns_by:
             flow.returns_by.append(back)
         hop, source, destination = self._way(node, packet.version)
@@ -195,7 +196,7 @@ class Model:
         at = 14 + len(hop.tags) + packet.transport - packet.at
         port = int.from_bytes(got[1][at : at + 2], "big")
         flow = Flow(packet.source, packet.source_port, listener, number, node.birth, destination, port)
-        flow.returns_by.append((frame[6:12] + frame[:6], packet.tags))
+        flow.returns_by.append(_way_back(frame, packet))
         if complaint := self.flows.open(flow, now_s):
             return complaint
         return "opened", build.translated(
@@ -253,8 +254,8 @@ class Model:
                 return "not_a_reply", frame
             packet.source_port, packet.destination_port = ports
         view = packet.source, packet.source_port, packet.protocol, packet.destination_port
-        flow = self.flows.by_view.get(view)
-        if flow is None or (flow.may_be_over(now_s) and got[0] == "not_a_reply"):
+        flow, may_be_gone = self.flows.answered(view, now_s)
+        if flow is None or (may_be_gone and got[0] == "not_a_reply"):
             return "not_a_reply", frame
         if packet.ttl <= 1:
             return "ttl_expired", frame
@@ -274,8 +275,8 @@ class Model:
         if inner is None or inner.source != packet.destination:
             return "not_a_reply", frame
         view = inner.destination, inner.destination_port, inner.protocol, inner.source_port
-        flow = self.flows.by_view.get(view)
-        if flow is None or (flow.may_be_over(now_s) and got[0] == "not_a_reply"):
+        flow, may_be_gone = self.flows.answered(view, now_s)
+        if flow is None or (may_be_gone and got[0] == "not_a_reply"):
             return "not_a_reply", frame
         if packet.ttl <= 1:
             return "ttl_expired", frame
@@ -294,6 +295,12 @@ class Model:
             for macs, tags in flow.returns_by
         ]
         return "error_returned", _nearest(results, flow, got)
+
+
+def _way_back(frame: bytes, packet: Packet) -> tuple[bytes, bytes]:
+    """MACs and tags of frames to the client. The inner one of two tags is a customer's (IEEE 802.1ad)."""
+    tags = packet.tags
+    return frame[6:12] + frame[:6], tags if len(tags) < 8 else tags[:4] + b"\x81\x00" + tags[6:]
 
 
 def _fragment_key(packet: Packet) -> tuple[bytes, bytes, int, int]:
