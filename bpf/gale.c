@@ -140,6 +140,7 @@ static __always_inline enum verdict public_frame(struct xdp_md *ctx, const bool 
     return NOT_IP;
 }
 
+#if WITH_FORWARDING
 static __always_inline int public_side(struct xdp_md *ctx) {
     enum verdict verdict = public_frame(ctx, false);
     enum action action = action_of(verdict);
@@ -153,13 +154,16 @@ static __always_inline int public_side(struct xdp_md *ctx) {
 int gale_public(struct xdp_md *ctx) {
     return public_side(ctx);
 }
+#endif
 
+#if WITH_EXPLAINING
 /* It sends nothing, whatever the verdict: who asks finds that in the map, and the packet in what is left of it. */
 int gale_explain_public(struct xdp_md *ctx) {
     explain_nothing();
     explain_verdict(public_frame(ctx, true));
     return XDP_DROP;
 }
+#endif
 
 #if WITH_L4
 /* So much of a packet is always made readable: some drivers leave headers outside of the part that is. */
@@ -199,6 +203,7 @@ static __always_inline enum verdict private_frame(struct __sk_buff *skb, const b
     return NOT_A_REPLY;
 }
 
+#if WITH_FORWARDING
 /* What is passed goes to the filters behind this one as well. */
 static __always_inline int private_side(struct __sk_buff *skb) {
     enum verdict verdict = private_frame(skb, false);
@@ -211,10 +216,13 @@ static __always_inline int private_side(struct __sk_buff *skb) {
 int gale_private(struct __sk_buff *skb) {
     return private_side(skb);
 }
+#endif
 
+#if WITH_EXPLAINING
 int gale_explain_private(struct __sk_buff *skb) {
     explain_nothing();
     explain_verdict(private_frame(skb, true));
     return TC_ACT_SHOT;
 }
+#endif
 #endif

@@ -33,6 +33,8 @@ log = structlog.get_logger()
 PAUSE_S = 0.003
 """Between two slices of work, for everything else."""
 CHANGES_MAX = 20
+EXPLAINERS_WITHIN_S = 60.0
+"""Where nobody else waits."""
 _MTU_MAX = 0xFFFF
 
 
@@ -109,6 +111,7 @@ class BpfDataplane:
     def explain(self, question: Question) -> Explanation:
         """Run the program on such a packet, over the maps as they are, without leaving a trace. Raises DataplaneError
         when it cannot be asked."""
+        self._started.wait_for_explainers(0 if self._loop else EXPLAINERS_WITHIN_S)
         answer = explain(self._program, self._settings, question, self._own_mac() + bytes(6))
         return replace(answer, interface=self._leaves_by(answer, question))
 

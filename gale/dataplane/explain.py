@@ -5,7 +5,6 @@ built from the question; what they found is in the map `explanation`, and the fr
 """
 
 import socket
-from collections.abc import Mapping
 
 from gale.dataplane.abi import Action, verdicts
 from gale.dataplane.frames import build, dissect
@@ -15,9 +14,6 @@ from gale.dataplane.testrun import run_program
 from gale.dataplane.words import flags
 from gale.errors import DataplaneError
 from gale.ports import Explanation, FlowEntry, Question
-
-EXPLAINERS: Mapping[str, str] = {"gale_explain_public": "xdp", "gale_explain_private": "tc"}
-"""Program -> its kind."""
 
 # bpf/explain.h
 _FOUND_LISTENER, _FOUND_SLOT, _FOUND_NODE, _FOUND_FLOW = 0x1, 0x2, 0x4, 0x8
