@@ -1,4 +1,4 @@
-"""A start goes on with what forwards: flows live on, over builds and changes, and whatever moment a start is killed at."""
+"""A start goes on with what forwards: flows live on, over builds and changes, whatever moment a start is killed at."""
 
 import os
 import shutil
