@@ -205,7 +205,7 @@ class Operator(Protocol):
 
     def counters(self) -> Counters: ...
 
-    def explain(self, question: Question) -> tuple[Question, Explanation]:
+    async def explain(self, question: Question) -> tuple[Question, Explanation]:
         """What becomes of such a packet: of a flow in its middle, or if there is none, of a new one. Gives the question
         that was answered. Raises DataplaneError."""
         ...
@@ -243,9 +243,9 @@ class Dataplane(Protocol):
         """What was counted since the maps were made."""
         ...
 
-    def explain(self, question: Question) -> Explanation:
-        """Run the program on such a packet, over the maps as they are, without leaving a trace. Raises DataplaneError
-        when it cannot be asked."""
+    async def explain(self, question: Question) -> Explanation:
+        """Run the program on such a packet, over the maps as they are, without leaving a trace: the first time in
+        seconds. Raises DataplaneError when it cannot be asked."""
         ...
 
     def verify(self) -> Sequence[str]:

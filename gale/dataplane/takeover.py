@@ -20,7 +20,6 @@ from gale.dataplane import attach, jiffies, listeners
 from gale.dataplane.attach import Attachment
 from gale.dataplane.bpfmap import BpfMap
 from gale.dataplane.convert import Conversion
-from gale.dataplane.explain import EXPLAINERS
 from gale.dataplane.farewell import forget
 from gale.dataplane.links import interface_index
 from gale.dataplane.maps import Maps, born_before
@@ -56,9 +55,8 @@ class Start:
         if directory.given_up:
             log.warning("flows of listeners that are gone are given up", flows=forget(tables, directory.given_up))
         secrets = old.secrets if old else Secrets.new()
-        extra = {name: kind for name, kind in EXPLAINERS.items() if kind == "xdp" or "l4" in directory.modes}
         adopt = {name: known[name] for name in KEPT if name in known}
-        self.program = load(settings, extra=extra, adopt=adopt, secrets=secrets, modes=directory.modes)
+        self.program = load(settings, adopt=adopt, secrets=secrets, modes=directory.modes)
         self._born = born_before(known["nodes"]) if "nodes" in known else {}
         self.maps = Maps(self.program, settings, directory, self._born)
         self.adopted = self.program.adopted

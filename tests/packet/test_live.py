@@ -1,5 +1,6 @@
 """Real sockets through the attached programs."""
 
+import asyncio
 import os
 import shutil
 import socket
@@ -169,11 +170,14 @@ def test_explained_as_it_would_be(net: Network, dataplane: BpfDataplane) -> None
     with net.listen(WEB_ON_NODES), net.connect(WEB) as client:
         port = client.getsockname()[1]
         before = dataplane.counters()
-        known = dataplane.explain(Question(CLIENT, port, PUBLIC, WEB))
-        unknown = dataplane.explain(Question(CLIENT, port + 1, PUBLIC, WEB))
-        new = dataplane.explain(Question(CLIENT, port + 1, PUBLIC, WEB, opening=True))
-        back = dataplane.explain(Question(NODE, WEB_ON_NODES, PRIVATE, port))
-        other = dataplane.explain(Question(CLIENT, port, PUBLIC, WEB + 1))
+        questions = (
+            Question(CLIENT, port, PUBLIC, WEB),
+            Question(CLIENT, port + 1, PUBLIC, WEB),
+            Question(CLIENT, port + 1, PUBLIC, WEB, opening=True),
+            Question(NODE, WEB_ON_NODES, PRIVATE, port),
+            Question(CLIENT, port, PUBLIC, WEB + 1),
+        )
+        known, unknown, new, back, other = [asyncio.run(dataplane.explain(question)) for question in questions]
         assert dataplane.counters() == before
     assert (known.verdict, known.mode, known.service, known.node) == ("forwarded", "l4", "web", 1)
     assert known.interface == "private"
