@@ -78,7 +78,7 @@ class Start:
     def steps(self) -> tuple[Callable[[], None], ...]:
         """What `attach` does, in order."""
         return (
-            lambda: self._pins.stage(self._pinned),
+            self._stage,
             self._convert_most,
             self._add_filter,
             self._swap,
@@ -107,6 +107,9 @@ class Start:
         return tuple(found)
 
     # the steps
+
+    def _stage(self) -> None:
+        self._pins.stage(self._pinned)
 
     def _convert_most(self) -> None:
         if self._conversions:
@@ -187,7 +190,7 @@ class Start:
                 attach.attach_filter(self._private, private, PRIVATE_PROGRAM)
                 found.append(f"{self._private}: {len(ids)} filters of gale's, and not the one of this start")
         if not self._pins.hold(self._pinned):
-            self._pins.stage(self._pinned)
+            self._stage()
             self._pins.publish()
             self._pins.drop()
             found.append(f"{self._pins.folder}: other maps than those in use were pinned there")
