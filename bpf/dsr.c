@@ -70,10 +70,8 @@ static __always_inline enum verdict to_node_of(struct xdp_md *ctx, const struct 
                                                const union address *client, __be16 client_port,
                                                const struct listener *listener, const int version, const bool dry) {
     __u32 number = NO_OWNER;
-    struct node *node = choose_node(listener, client, client_port, version, &number);
+    struct node *node = choose_node(listener, client, client_port, version, &number, dry);
 
-    if (dry)
-        explain_slot(0, number);
     if (unlikely(!node))
         return NO_NODE;
 

@@ -37,18 +37,15 @@ static __always_inline void explain_slot(__u32 slot, __u32 owner) {
 }
 
 /* `word`: of the flow (flow.h), 0 if it is only about to be opened. */
-static __always_inline void explain_flow(__u32 node, __be16 source_port, __u64 word, __u32 now) {
+static __always_inline void explain_flow(__u32 node, __be16 source_port, __u64 word) {
     struct explanation *told = explained();
 
     if (!told)
         return;
-    told->found |= FOUND_NODE;
+    told->found = (told->found & ~FOUND_FLOW) | FOUND_NODE | (word ? FOUND_FLOW : 0);
     told->node = node;
     told->source_port = source_port;
-    if (!word)
-        return;
-    told->found |= FOUND_FLOW;
-    told->age = now - (__u32)word;
+    told->age = word ? word_age(word, bpf_jiffies64()) : 0;
     told->flags = word >> WORD_FLAGS;
 }
 

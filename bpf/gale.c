@@ -17,6 +17,8 @@ static __always_inline enum verdict parse_quoted(const struct packet *error, str
         return UNRELATED_ERROR;
     if (quoted->protocol != IPPROTO_TCP && quoted->protocol != IPPROTO_UDP)
         return UNRELATED_ERROR;
+    if (error->transport_offset + sizeof(struct icmp_header) + quoted->transport_offset + QUOTED_BYTES > error->length)
+        return UNRELATED_ERROR;
     return parse_ports(quoted, true) == UNDECIDED ? UNDECIDED : UNRELATED_ERROR;
 }
 
@@ -24,7 +26,8 @@ static __always_inline enum verdict parse_quoted(const struct packet *error, str
 static __always_inline enum verdict parse_error(const struct packet *packet, struct packet *quoted, const int version) {
     const struct icmp_header *icmp = packet->transport;
 
-    if (packet->fragment != WHOLE || (void *)(icmp + 1) > packet->end || !is_icmp_error(icmp->type, version))
+    if (packet->fragment != WHOLE || packet->length - packet->transport_offset < sizeof(*icmp) ||
+        (void *)(icmp + 1) > packet->end || !is_icmp_error(icmp->type, version))
         return OTHER_PROTOCOL;
     return parse_quoted(packet, quoted, version);
 }
@@ -63,6 +66,27 @@ static __always_inline enum verdict find_ports(struct packet *packet, const int 
     return recall_ports(packet, version) ? UNDECIDED : LATER_FRAGMENT;
 }
 
+/*
+ * A service whose mode or target port has changed: flows of the listener it was go on, new ones are the present one's.
+ * A flow of l4 is known by its entry; what was stateless goes on so until its client opens it anew.
+ */
+static __always_inline __u16 present_or_earlier(const struct directory *known, const struct packet *packet,
+                                                __u16 present) {
+    __u16 earlier = known->listeners[present & (LISTENERS - 1)].earlier & (LISTENERS - 1);
+    struct found found;
+
+    if (packet->protocol == IPPROTO_TCP && opens(packet))
+        return present;
+    for (int turn = 0; turn < 2; turn++) {
+        __u16 number = turn ? earlier : present;
+
+        if (known->listeners[number & (LISTENERS - 1)].mode == L4 &&
+            find_flow(&packet->source, packet->source_port, number, &found))
+            return number;
+    }
+    return known->listeners[earlier].mode == L4 || opens(packet) ? present : earlier;
+}
+
 static __always_inline enum verdict by_mode(struct xdp_md *ctx, struct packet *packet, const struct listener *listener,
                                             __u16 number, const int version, const bool dry) {
     if (WITH_L4 && listener->mode == L4)
@@ -94,6 +118,8 @@ static __always_inline enum verdict public_packet(struct xdp_md *ctx, struct pac
 
     if (number == NO_LISTENER)
         return NO_SERVICE;
+    if (WITH_L4 && unlikely(known->listeners[number & (LISTENERS - 1)].earlier))
+        number = present_or_earlier(known, packet, number);
     if (dry)
         explain_listener(number, &known->listeners[number & (LISTENERS - 1)]);
     if (unlikely(packet->fragment == FIRST) && !dry)

@@ -20,8 +20,8 @@ BPF_DEVMAP(links, LINKS);                                /* place -> interface; 
 
 /*
  * Written here: the tables that hold flows, as memory of gale's own (flow.h). They outlive gale-lb, and a start goes on
- * with them: gale/dataplane/compiler.py puts them in the place of the new ones. What can be mapped into memory begins at
- * a page, so that no entry straddles cache lines.
+ * with them: gale/dataplane/compiler.py puts them in the place of the new ones. What can be mapped into memory begins
+ * at a page, so that no entry straddles cache lines.
  */
 BPF_F_TABLE("array", __u32, struct flow, flows, FLOW_PLACES, 1U << 10); /* BPF_F_MMAPABLE: Python reads it, too */
 BPF_F_TABLE("array", __u32, struct return_path, returns, RETURN_PLACES, 1U << 10);

@@ -77,6 +77,8 @@ static __always_inline enum verdict nat_forward(struct xdp_md *ctx, struct packe
     if (unlikely(hops_left(packet, version) <= 1))
         return TTL_EXPIRED;
     if (likely(find_flow(&packet->source, packet->source_port, number, &found))) {
+        if (dry)
+            explain_flow(found.node, found.source_port, found.word);
         node = node_of(&found);
         verdict = node ? FORWARDED : NODE_GONE;
         if (node && unlikely(!tells_nothing(packet, found.word, now)) &&
@@ -101,7 +103,7 @@ static __always_inline enum verdict nat_forward(struct xdp_md *ctx, struct packe
     if (hop->link == NO_LINK)
         return NO_NEIGHBOUR;
     if (unlikely(packet->length > hop->mtu))
-        return too_big(ctx, packet, &listener->address, hop->mtu, version, dry);
+        return too_big(ctx, packet, hop->mtu, version, dry);
     if (unlikely(verdict == OPENED)) {
         struct return_path path = wanted_path(packet, listener, number, node, found.node, version);
         enum verdict refused = open_flow(&path, node->birth, now, dry);
@@ -110,11 +112,11 @@ static __always_inline enum verdict nat_forward(struct xdp_md *ctx, struct packe
             return refused;
         found.source_port = path.source_port;
         found.word = 0;
+        if (dry)
+            explain_flow(found.node, found.source_port, 0);
         if (!find_again(packet, version))
             return MALFORMED;
     }
-    if (dry)
-        explain_flow(found.source_port, word_age(found.word, now), found.word);
 
     struct ends ends = {
         .source = own_address(version),
@@ -261,7 +263,7 @@ static __always_inline enum verdict nat_return(struct __sk_buff *skb, struct pac
         return TTL_EXPIRED;
     if (dry) {
         explain_listener(answer.listener, listener);
-        explain_flow(packet->destination_port, word_age(answer.word, now), answer.word);
+        explain_flow(answer.node, packet->destination_port, answer.word);
     } else {
         if (unlikely(packet->fragment == FIRST))
             remember_ports(packet, version);

@@ -57,6 +57,8 @@ static __always_inline enum verdict nat_error(struct xdp_md *ctx, struct packet 
 
     if (!find_flow(&quoted->destination, quoted->destination_port, number, &found))
         return UNRELATED_ERROR;
+    if (dry)
+        explain_flow(found.node, found.source_port, found.word);
     node = node_of(&found);
     if (!node)
         return NODE_GONE;
@@ -73,9 +75,7 @@ static __always_inline enum verdict nat_error(struct xdp_md *ctx, struct packet 
     if (hop->link == NO_LINK)
         return NO_NEIGHBOUR;
     rewrite_error(packet, quoted, &outer, &inner, version);
-    if (dry)
-        explain_flow(found.source_port, 0, found.word);
-    else
+    if (!dry)
         count_traffic(listener->service, found.node, IN, packet->length, false);
     return send_to_node(ctx, packet, hop, ERROR_FORWARDED);
 }
@@ -94,6 +94,10 @@ static __always_inline enum verdict nat_error_back(struct __sk_buff *skb, struct
 
     if (!listener)
         return NOT_A_REPLY;
+    if (dry) {
+        explain_listener(answer.listener, listener);
+        explain_flow(answer.node, quoted->source_port, answer.word);
+    }
     if (hops_left(packet, version) <= 1)
         return TTL_EXPIRED;
 
@@ -107,9 +111,7 @@ static __always_inline enum verdict nat_error_back(struct __sk_buff *skb, struct
 
     rewrite_error(packet, quoted, &outer, &inner, version);
     set_way(packet, &answer);
-    if (dry)
-        explain_flow(quoted->source_port, 0, answer.word);
-    else
+    if (!dry)
         count_traffic(listener->service, answer.node, OUT, packet->length, false);
     return send_to_client(skb, packet, &answer) ? ERROR_RETURNED : NO_ROOM;
 }

@@ -127,7 +127,7 @@ static __always_inline enum verdict parse_extensions(struct packet *packet) {
 
         if (count == EXTENSIONS_MAX)
             return EXTENSIONS;
-        if ((void *)(extension + 1) > packet->end)
+        if (offset + sizeof(*extension) > packet->length || (void *)(extension + 1) > packet->end)
             return MALFORMED;
 
         bool fragment = next == IPPROTO_FRAGMENT;

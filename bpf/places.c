@@ -21,9 +21,7 @@ int gale_flow_places(struct xdp_md *ctx) {
 
         union address client = flow->client;
 
-        flow->word = client.halves[0] == 0 && client.words[2] == MAPPED
-                         ? flow_place(&client, flow->client_port, flow->listener, 4)
-                         : flow_place(&client, flow->client_port, flow->listener, 6);
+        flow->word = flow_place(&client, flow->client_port, flow->listener);
     }
     return XDP_PASS;
 }

@@ -94,6 +94,8 @@ static __always_inline void write_answer6(struct answer6 *answer, const struct p
     write_message(&answer->icmp, 2, 0, mtu, pseudo, sizeof(*answer) - sizeof(answer->ip));
 }
 
+#define FRAME_START (sizeof(struct ethhdr) + TAGS_MAX * sizeof(struct vlan_tag))
+
 /* The frame's start, moved over `gap` bytes to the front and turned round. Tags or not: what is too much is written
  * over. */
 static __always_inline void turn_start(void *frame, const __u32 gap) {
@@ -104,7 +106,7 @@ static __always_inline void turn_start(void *frame, const __u32 gap) {
         to[half] = from[half + 3];
         to[half + 3] = from[half];
     }
-    for (int half = 6; half < (int)(sizeof(struct ethhdr) + TAGS_MAX * sizeof(struct vlan_tag)) / 2; half++)
+    for (int half = 6; half < (int)FRAME_START / 2; half++)
         to[half] = from[half];
 }
 
@@ -122,7 +124,7 @@ static __always_inline bool write_answer(struct xdp_md *ctx, const struct packet
     void *frame = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
     void *answer = frame + start;
 
-    if (answer + length > end)
+    if (frame + length > end || answer + length > end)
         return false;
     turn_start(frame, headers);
     if (version == 4)

@@ -33,6 +33,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "discards: the lab is not used again after this test")
+    config.addinivalue_line(
+        "markers", "leaves_whole: everything in the lab runs and routes after this test as before it"
+    )
     config.addinivalue_line("markers", "lab(options): the lab that this test wants, if not its file's OPTIONS")
     config.addinivalue_line("markers", "long_form: not in the short form")
 
@@ -87,7 +90,9 @@ def labs() -> Iterator[Labs]:
 def lab(labs: Labs, request: pytest.FixtureRequest) -> Iterator[Lab]:
     """The lab for a test's OPTIONS; one marked `discards` leaves it of no use to others."""
     lab = labs.whole(options_of(request.node))
+    labs.is_whole = False
     yield lab
+    labs.is_whole = request.node.get_closest_marker("leaves_whole") is not None
     if request.node.get_closest_marker("discards"):
         labs.discard()
 

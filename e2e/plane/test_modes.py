@@ -15,16 +15,16 @@ from gale.lab.options import LabOptions
 
 FAR_MTU = 1300
 TRANSFER = 100_000
-OPTIONS = LabOptions(modes=("l4", "l2", "l3"), ipv6=True, udp=True, iperf=True, far_mtu=FAR_MTU)
+OPTIONS = LabOptions(1, modes=("l4", "l2", "l3"), ipv6=True, udp=True, iperf=True, far_mtu=FAR_MTU)
+
+pytestmark = pytest.mark.leaves_whole
 
 cells = pytest.mark.parametrize(("mode", "version"), CELLS, ids=CELL_NAMES)
 
 
 @cells
 def test_a_hundred_requests_are_answered_by_all_nodes(lab: Lab, mode: str, version: int) -> None:
-    for lb in ("lb-0", "lb-2"):
-        answered = clients.curl(lab, at(lab, mode, version, lb), 100)
-        assert set(answered) == clients.nodes(lab)
+    assert set(clients.curl(lab, at(lab, mode, version), 100)) == clients.nodes(lab)
 
 
 @cells
@@ -33,9 +33,9 @@ def test_ten_streams_in_both_directions(lab: Lab, results: Results, long: bool, 
     results.judge(
         "modes",
         f"{mode} IPv{version}: iperf3, {clients.STREAMS} streams, both directions at once",
-        "each stream carries, ≥ 100 Mbit/s each way",
+        "each stream carries, ≥ 20 Mbit/s each way",
         f"{speed.there / 1e6:.0f} Mbit/s there, {speed.back / 1e6:.0f} Mbit/s back",
-        min(speed.there, speed.back) >= 100e6,
+        min(speed.there, speed.back) >= 20e6,
     )
 
 
@@ -54,14 +54,17 @@ def test_a_transfer_through_a_narrow_link_completes(
     lab: Lab, results: Results, long: bool, mode: str, version: int
 ) -> None:
     size = 100 * TRANSFER if long else TRANSFER
-    clients.forget_paths(lab)
-    where = at(lab, mode, version)
-    came, went = clients.download(lab, where, size, "far"), clients.upload(lab, where, size, "far")
-    told = clients.learned(lab, FAR_MTU, version)
+    where, told = at(lab, mode, version), {}
+    for way, transfer in (("down", clients.download), ("up", clients.upload)):
+        clients.forget_paths(lab)  # else a node that was told announces segments that fit
+        done = transfer(lab, where, size, "far")
+        told[way] = (done, clients.learned(lab, FAR_MTU, version))
+    (came, to_send), (went, to_receive) = told["down"], told["up"]
     results.judge(
         "24 ICMP fragmentation needed, packet too big",
         f"{mode} IPv{version}: {size // 1000} KB each way through a link of {FAR_MTU} bytes",
-        "both complete, and node and client were told",
-        f"{came // 1000} KB came, {went // 1000} KB went; told: {', '.join(sorted(told)) or 'nobody'}",
-        came == went == size and "far" in told and bool(told & clients.nodes(lab)),
+        "both complete, since the node, then the client were told",
+        f"{came // 1000} KB came, told: {', '.join(sorted(to_send)) or 'nobody'};"
+        f" {went // 1000} KB went, told: {', '.join(sorted(to_receive)) or 'nobody'}",
+        came == went == size and bool(to_send & clients.nodes(lab)) and "far" in to_receive,
     )

@@ -73,6 +73,8 @@ class BpfDataplane:
         """Programs of an earlier gale-lb are replaced atomically. `attachment` then says what came of it."""
         self.attachment = self._started.attach()
         self._reach.set_native(self.attachment.public_mode == "native")
+        for number in self._started.left_behind():
+            self.farewell(number)
         try:
             self._loop = asyncio.get_running_loop()
         except RuntimeError:

@@ -106,6 +106,9 @@ class BpfMap:
 
     def items(self) -> list[tuple[bytes, bytes]]:
         """Every entry, key and value."""
+        if self.layout.kind == DEVMAP:  # has no batches
+            places = (place.to_bytes(self.key_size, sys.byteorder) for place in range(self.max_entries))
+            return [(place, value) for place in places if (value := self.lookup(place)) is not None]
         return [entry for keys, values in self._batches() for entry in self._pairs(keys, values)]
 
     def entries(self) -> list[tuple[Any, Any]]:

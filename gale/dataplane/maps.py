@@ -8,6 +8,7 @@ import ctypes
 import socket
 import struct
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -108,6 +109,12 @@ class Maps:
         """What flows of the node that has this number, or had it last, are marked with."""
         return self._born[number].birth if number in self._born else 0
 
+    def has_node(self, number: int, birth: int) -> bool:
+        """Whether flows that are marked with this birth have their node."""
+        table = self._maps["nodes"]
+        leaf = table.Leaf.from_buffer_copy(self._wrote["nodes"], number * table.value_size)
+        return bool(leaf.address) and leaf.birth == birth
+
     def set_slots(self, service: str, owners: bytes) -> None:
         """The table that is not in use is written, then the service switched to it: a packet sees one or the other."""
         if service not in self._services:
@@ -126,9 +133,8 @@ class Maps:
         links, tables = self._maps["links"], self._maps["slot_tables"]
         for place in range(links.max_entries):
             held, should = links.lookup(place), self._links.get(place)
-            if held != should:
+            if held != should and self._mend_link(place, should):
                 found.append(f"map links, entry {place}: {_text(held)} instead of {_text(should)}")
-                links.delete(place) if should is None else links.update(place, should)
         for service, owners in self._slots.items():
             held = tables.lookup(self._in_use(service)) or bytes(len(owners))
             if held != owners:
@@ -139,6 +145,16 @@ class Maps:
                 )
                 tables.update(self._in_use(service), owners)
         return tuple(found)
+
+    def _mend_link(self, place: int, should: bytes | None) -> bool:
+        """False if there is nothing to mend: the kernel has emptied the place, because the interface is gone."""
+        links = self._maps["links"]
+        if should is None:
+            return links.delete(place)
+        with suppress(DataplaneError):
+            links.update(place, should)
+            return True
+        return False
 
     def _mend_array(self, table: BpfMap, wrote: bytearray) -> list[str]:
         held, size, found = table.read(), table.value_size, []

@@ -59,7 +59,8 @@ class Start:
         extra = {name: kind for name, kind in EXPLAINERS.items() if kind == "xdp" or "l4" in directory.modes}
         adopt = {name: known[name] for name in KEPT if name in known}
         self.program = load(settings, extra=extra, adopt=adopt, secrets=secrets, modes=directory.modes)
-        self.maps = Maps(self.program, settings, directory, born_before(known["nodes"]) if "nodes" in known else {})
+        self._born = born_before(known["nodes"]) if "nodes" in known else {}
+        self.maps = Maps(self.program, settings, directory, self._born)
         self.adopted = self.program.adopted
         self._pinned = self._pins.describe(self.program, secrets)
         self._conversions = self._to_convert(old, constants(settings, secrets, directory.modes))
@@ -87,6 +88,14 @@ class Start:
             self._remove_filters,
             self._pins.publish,
             self._pins.drop,
+        )
+
+    def left_behind(self) -> tuple[int, ...]:
+        """Numbers of nodes that went while there was no gale-lb: their flows have no node any more."""
+        return tuple(
+            number
+            for number, born in self._born.items()
+            if any(born.address) and not self.maps.has_node(number, born.birth)
         )
 
     def verify(self) -> tuple[str, ...]:

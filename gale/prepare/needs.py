@@ -59,10 +59,12 @@ class Told:
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """How a load balancer is reached: the interface, and this machine's address there."""
+    """How a load balancer is reached: the interface, this machine's address there, and, where the interface is a VLAN,
+    the device below it, whose driver sees the frames first; its programs step over tags."""
 
     interface: str
     source: str
+    device: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +114,7 @@ class Needs:
     """
     settings        sysctl -> value that it must have, or one that does as well
     addresses       of services, on loopback
-    tunnels         interfaces that tunnels arrive by
+    tunnels         devices that tunnels arrive by
     exits           interfaces that answers of mode l3 may leave by
     load_balancers  addresses that tunnels come from
     own             addresses of this node that tunnels come to
@@ -146,7 +148,7 @@ def needs(told: Collection[Told], host: Host, address6: str = "", peers: Collect
     return Needs(
         settings=_settings(addresses, {way.interface for way in ways} - {LOOPBACK}),
         addresses=addresses,
-        tunnels=interfaces,
+        tunnels=frozenset(way.device or way.interface for way in arrivals),
         exits=(host.exits | interfaces) if tunnelled else frozenset(),
         load_balancers=senders,
         own=frozenset([way.source for way in arrivals] + ([address6] if address6 else [])) if arrivals else frozenset(),

@@ -33,6 +33,7 @@ T = TypeVar("T")
 
 CHECK_S = 10.0
 RETRY_S = 2.0
+GATHER_S = 0.1  # load balancers are heard at about the same time: the programs are loaded once for all of them
 SETTLE_S = 0.5  # a goodbye is committed a moment before the last load balancer has written its tables
 
 
@@ -159,6 +160,7 @@ class Preparation:
         if self._told.get(load_balancer) != told:
             self._told[load_balancer] = told
             self._stale = True
+            await asyncio.sleep(GATHER_S)
         await self._look(only_if_stale=True)
 
     async def keep(self) -> None:

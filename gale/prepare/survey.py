@@ -31,7 +31,7 @@ def survey(load_balancers: Collection[str], programs: bool) -> Host:
         links = {link["index"]: link for link in ipr.get_links()}
         names = {index: link.get_attr("IFLA_IFNAME") for index, link in links.items()}
         held = [(names[entry["index"]], entry) for entry in ipr.get_addr() if entry["index"] in names]
-        towards = {peer: way for peer in load_balancers if (way := _way(ipr, names, peer))}
+        towards = {peer: way for peer in load_balancers if (way := _way(ipr, links, names, peer))}
         exits = frozenset(_exits()) & {names[i] for i, link in links.items() if not link["flags"] & _IFF_LOOPBACK}
         interfaces = exits | {way.interface for way in towards.values()}
         return Host(
@@ -47,16 +47,25 @@ def survey(load_balancers: Collection[str], programs: bool) -> Host:
         )
 
     host = ask(question)
-    interfaces = host.exits | {way.interface for way in host.towards.values()}
+    interfaces = host.exits | {name for way in host.towards.values() for name in (way.interface, way.device) if name}
     return replace(host, programs=frozenset(attached(interfaces))) if programs else host
 
 
-def _way(ipr: Any, names: dict[int, str], peer: str) -> Way | None:
+def _way(ipr: Any, links: dict[int, Any], names: dict[int, str], peer: str) -> Way | None:
     try:
         (route,) = ipr.route("get", dst=peer)
     except NetlinkError:  # there is none
         return None
-    return Way(names[route.get_attr("RTA_OIF")], route.get_attr("RTA_PREFSRC") or "")
+    index = route.get_attr("RTA_OIF")
+    return Way(names[index], route.get_attr("RTA_PREFSRC") or "", _below(links[index], names))
+
+
+def _below(link: Any, names: dict[int, str]) -> str:
+    """The device that a VLAN is on; empty for all else, and where it is in another network namespace."""
+    kind = link.get_attr("IFLA_LINKINFO") and link.get_attr("IFLA_LINKINFO").get_attr("IFLA_INFO_KIND")
+    if kind != "vlan" or link.get_attr("IFLA_LINK_NETNSID") is not None:
+        return ""
+    return names.get(link.get_attr("IFLA_LINK"), "")
 
 
 def _address(entry: Any) -> str:

@@ -41,15 +41,34 @@ class Net:
     def inside(self, *command: str) -> str:
         return run("nsenter", f"--net=/run/netns/{self.node}", *command)
 
+    def move_to(self, interface: str) -> None:
+        """The node's addresses, from eth0 to an interface that has none."""
+        self.inside("ip", "address", "flush", "dev", "eth0")
+        self.inside("ip", "link", "set", interface, "up")
+        for address in (f"{NODE}/24", f"{NODE6}/64"):
+            self.inside("ip", "address", "add", address, "dev", interface, *(["nodad"] if ":" in address else []))
+        for address in (CLIENT, CLIENT6):
+            self.inside("ip", "neigh", "replace", address, "lladdr", MAC_CLIENT, "dev", interface)
+
+    def programs(self) -> list[tuple[str, int | None]]:
+        """(interface, how its XDP program is attached)."""
+        links = json.loads(self.inside("ip", "-j", "link"))
+        return [(link["ifname"], link.get("xdp", {}).get("mode")) for link in links]
+
     def machine(self) -> tuple[object, ...]:
-        """Everything that gale-node may touch, as the system's own tools show it."""
+        """Everything that gale-node may touch, as the system's own tools show it; link-local addresses come late."""
         links = json.loads(self.inside("ip", "-j", "address"))
-        addresses = [(held["local"], held["scope"]) for link in links for held in link["addr_info"]]
-        programs = [(link["ifname"], link.get("xdp", {}).get("mode")) for link in links]
+        held = [(entry["local"], entry["scope"]) for link in links for entry in link["addr_info"]]
         settings = self.inside("sysctl", "-a", "--pattern", r"^net\.ipv[46]\.conf\..*\.(arp_|rp_filter|accept_)")
         qdiscs = self.inside("tc", "qdisc", "show", "dev", "eth0")
         filters = self.inside("tc", "filter", "show", "dev", "eth0", "egress")
-        return sorted(addresses), programs, settings, qdiscs, re.sub(r"id \d+", "", filters)
+        return (
+            sorted(each for each in held if each[1] != "link"),
+            self.programs(),
+            settings,
+            qdiscs,
+            re.sub(r"id \d+", "", filters),
+        )
 
 
 @contextmanager

@@ -4,8 +4,10 @@ outside: a load balancer     eth0 ──── eth0     node
          10.0.0.2, fd00::2                      10.0.0.11, fd00::11
 """
 
+import json
 import os
 import socket
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +15,7 @@ from pathlib import Path
 import pytest
 from scapy.layers.inet import IP, TCP, UDP
 from scapy.layers.inet6 import ICMPv6ND_NA, ICMPv6ND_NS, ICMPv6NDOptSrcLLAddr, IPv6
-from scapy.layers.l2 import ARP, Ether
+from scapy.layers.l2 import ARP, Dot1Q, Ether
 from scapy.packet import Packet
 
 from gale.dataplane.attach import attach_xdp
@@ -21,12 +23,15 @@ from gale.dataplane.program import load_source
 from gale.errors import HostError
 from gale.prepare.memory import Memory, alone
 from gale.prepare.needs import ARP_ANNOUNCE, ARP_IGNORE, Offer, Told
+from gale.prepare.perform import Workshop
+from gale.prepare.plan import Change
 from gale.prepare.preparation import Outcome, Preparer
 from tests.packet.machine import CLIENT, CLIENT6, LB, LB6, MAC_CLIENT, NODE, NODE6, STRANGER, WAIT_S, Net, machine
 from tests.packet.network import namespace
 
 VIP, VIP6, PORT = "10.0.0.80", "fd00::80", 20080
 NAME = "10.0.0.2:7070"
+NATIVE, GENERIC = 1, 2  # as `ip link` numbers them
 BROADCAST = "ff:ff:ff:ff:ff:ff"
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to make network namespaces")
@@ -190,6 +195,46 @@ def checksum_holds(frame: Packet) -> bool:
     return bool(Ether(bytes(again))[TCP].chksum == frame[TCP].chksum)
 
 
+def reaches(net: Net, way_in: Packet, tags: int = 0) -> int:
+    """A SYN in a tunnel; gives the largest segment of the answer, whose frame has this many VLAN tags."""
+    with service(net, VIP), net.wire() as wire:
+        wire.send(bytes(way_in / outer(4) / inner(4) / TCP(sport=30001, dport=PORT, flags="S")))
+        said = answer(wire, 30001)
+        assert said.haslayer(Dot1Q) == tags
+        return int(dict(said[TCP].options)["MSS"])
+
+
+def test_where_the_driver_refuses_it_goes_generic(net: Net, tmp_path: Path) -> None:
+    """A bridge has no XDP of its own."""
+    net.inside("ip", "link", "add", "bridge", "type", "bridge")
+    net.inside("ip", "link", "set", "eth0", "master", "bridge")
+    net.move_to("bridge")
+    mac = json.loads(net.inside("ip", "-j", "link", "show", "bridge"))[0]["address"]
+    before = net.machine()
+    one = preparer(net, tmp_path)
+    assert prepare(net, one, L3).reasons == {NAME: ""}
+    assert dict(net.programs())["bridge"] == GENERIC
+    assert reaches(net, Ether(dst=mac, src=net.mac_outside)) == 1440
+    assert undo(net, one)
+    assert net.machine() == before
+
+
+def test_a_vlans_frames_are_seen_by_the_device_below(net: Net, tmp_path: Path) -> None:
+    try:
+        net.inside("ip", "link", "add", "link", "eth0", "name", "eth0.7", "type", "vlan", "id", "7")
+    except subprocess.CalledProcessError as error:
+        pytest.skip(f"needs VLAN devices: {error.stderr.strip()}")
+    net.inside("ip", "link", "set", "eth0.7", "mtu", "1400")
+    net.move_to("eth0.7")
+    before = net.machine()
+    one = preparer(net, tmp_path)
+    assert prepare(net, one, L3) == Outcome({NAME: ""}, NODE6)
+    assert dict(net.programs()) == {"lo": None, "eth0": NATIVE, "eth0.7": None}
+    assert reaches(net, Ether(dst=net.mac, src=net.mac_outside) / Dot1Q(vlan=7), tags=1) == 1340
+    assert undo(net, one)
+    assert net.machine() == before
+
+
 def test_only_load_balancers_may_tunnel(net: Net, tmp_path: Path) -> None:
     prepare(net, preparer(net, tmp_path), L3)
     with service(net, VIP), net.wire() as wire:
@@ -268,6 +313,35 @@ def test_a_successor_knows_what_was_there(net: Net, tmp_path: Path, what: dict[s
     assert net.machine() == prepared, "everything holds already"
     assert undo(net, second)
     assert net.machine() == before
+
+
+class Killed(BaseException):
+    """As by kill -9: nothing is cleaned up."""
+
+
+@pytest.mark.parametrize("done", [False, True])
+@pytest.mark.parametrize("at", range(6))
+def test_killed_at_any_change_it_can_be_undone(
+    net: Net, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int, done: bool
+) -> None:
+    """Before or after the change itself: memory is written before."""
+    before, make, made = net.machine(), Workshop.make, 0
+
+    def or_die(self: Workshop, change: Change, again: bool) -> None:
+        nonlocal made
+        if made == at and not done:
+            raise Killed
+        make(self, change, again)
+        if made == at:
+            raise Killed
+        made += 1
+
+    monkeypatch.setattr(Workshop, "make", or_die)
+    with pytest.raises(Killed):
+        prepare(net, preparer(net, tmp_path), L3)
+    assert undo(net, preparer(net, tmp_path))
+    assert net.machine() == before
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_successor_waits_for_all_load_balancers_before_it_takes_anything_back(net: Net, tmp_path: Path) -> None:

@@ -220,6 +220,14 @@ def test_a_load_balancer_on_the_same_machine_sends_no_tunnels() -> None:
     assert needed.own == {"10.0.0.11"}
 
 
+def test_below_a_vlan_the_device_is_what_tunnels_arrive_at() -> None:
+    host = replace(HOST, towards={LB: Way("eth0.7", "10.0.0.11", "eth0")}, mtus={"eth0": 1500, "eth0.7": 1400})
+    needed = needs([L3], host)
+    assert needed.tunnels == {"eth0"}
+    assert "eth0.7" in needed.exits
+    assert needed.segments == {VIP: 1340}
+
+
 def test_tunnels_come_to_the_addresses_that_load_balancers_know() -> None:
     told = Told((Offer("web", (VIP,), "l3"),), (LB, LB6))
     needed = needs([told], HOST, "2001:db8:1::11")

@@ -87,7 +87,9 @@ def world(rng: Random) -> World:
     cast = nodes()
     for number in rng.sample(sorted(cast), rng.randrange(3)):
         del cast[number]
-    made = World(LISTENERS, socket.inet_aton(SOURCE), packed(SOURCE6), cast)
+    made = World(LISTENERS, socket.inet_aton(SOURCE), packed(SOURCE6))
+    for number, node in cast.items():
+        made.set_node(number, node)
     for service in SETTINGS.services:
         made.slots[service] = slots(rng)
     return made
@@ -106,14 +108,14 @@ def event(rng: Random, now: World) -> Change:
     number = rng.randrange(1, 12)
     there = now.nodes.pop(number, None)
     if there is None or rng.random() < 0.5:
-        now.nodes[number] = nodes()[number] if there is None or there.birth > 1 else _successor(number)
+        now.set_node(number, _successor(number) if there and rng.random() < 0.7 else nodes()[number])
     return "node", number
 
 
 def _successor(number: int) -> Node:
     """Another node that has the number of one that is gone."""
     addresses = socket.inet_aton(f"10.0.1.{10 + number}"), packed(f"fd00::1:{10 + number}")
-    return Node(*addresses, Hop(_mac(number, 14)), Hop(_mac(number, 16)), birth=2)
+    return Node(*addresses, Hop(_mac(number, 14)), Hop(_mac(number, 16)))
 
 
 def slots(rng: Random) -> list[int]:

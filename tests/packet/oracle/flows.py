@@ -76,14 +76,17 @@ class Flows:
         if flow.source_port != flow.client_port:
             wanted = self.by_view.get((*flow.view[:3], flow.client_port))
             self.moved += wanted is None
-        for gone in (holder, self.by_key.get(flow.key)):
-            if gone:
-                self.forget(gone)
+        if holder and self.by_key.get(holder.key) is holder:
+            del self.by_key[holder.key]
         self.by_key[flow.key] = self.by_view[flow.view] = flow
         return ""
 
-    def forget(self, flow: Flow) -> None:
-        if self.by_key.get(flow.key) is flow:
-            del self.by_key[flow.key]
-        if self.by_view.get(flow.view) is flow:
-            del self.by_view[flow.view]
+    def answered(self, view: View, now_s: float) -> tuple[Flow | None, bool]:
+        """The flow that a node's packet answers, and whether it may be gone by now.
+
+        A client that has gone on at another node may still get what the first one had sent it.
+        """
+        flow = self.by_view.get(view)
+        if flow is None:
+            return None, True
+        return flow, flow.may_be_over(now_s) or self.by_key.get(flow.key) is not flow

@@ -10,7 +10,9 @@ Decisions, where RFCs leave a choice:
 - Fragments follow their first one, which is known by what a receiver puts them together by. ICMP in fragments is left
   alone.
 - Nothing is forwarded with its last hop behind it. l2 leaves the time to live alone; l3 and l4 are a hop, and take one.
-- A new flow is opened by a lone SYN or any UDP packet, at the node that owns its slot. One that lives keeps its node.
+- A client is answered in the VLANs of its packets.
+- A new flow is opened by a lone SYN or any UDP packet that is no later fragment, at the node that owns its slot. One
+  that lives keeps its node.
 """
 
 from collections import Counter
@@ -149,8 +151,7 @@ class Model:
         if packet.ttl <= 1:
             return "ttl_expired", frame
         opens = packet.protocol == UDP or packet.flags & (SYN | ACK | FIN | RST) == SYN
-        if packet.fragment == LATER and packet.protocol == TCP:
-            opens = False
+        opens = opens and packet.fragment != LATER
         flow = self.flows.by_key.get((packet.source, packet.source_port, listener))
         if flow and flow.may_be_over(now_s) and got[0] in ("opened", "no_flow"):
             flow = None
@@ -159,14 +160,14 @@ class Model:
         node = self.world.nodes.get(flow.node)
         if node is None or node.birth != flow.birth:
             return self._open(frame, packet, listener, got, now_s) if opens else ("node_gone", frame)
+        back = _way_back(frame, packet)
+        if back not in flow.returns_by:
+            flow.returns_by.append(back)
         hop, source, destination = self._way(node, packet.version)
         if not hop.macs:
             return "no_neighbour", frame
         if packet.length > hop.mtu:
             return self._too_big(frame, packet, hop.mtu, got)
-        back = frame[6:12] + frame[:6], packet.tags
-        if back not in flow.returns_by:
-            flow.returns_by.append(back)
         flow.saw(packet.flags, True, now_s)
         return "forwarded", build.translated(
             frame, packet, hop.macs, hop.tags, source, destination, flow.source_port, listener.target_port
@@ -193,9 +194,9 @@ class Model:
         if got[0] != "opened":
             return "opened", b""
         at = 14 + len(hop.tags) + packet.transport - packet.at
-        port = packet.source_port if packet.fragment == LATER else int.from_bytes(got[1][at : at + 2], "big")
+        port = int.from_bytes(got[1][at : at + 2], "big")
         flow = Flow(packet.source, packet.source_port, listener, number, node.birth, destination, port)
-        flow.returns_by.append((frame[6:12] + frame[:6], packet.tags))
+        flow.returns_by.append(_way_back(frame, packet))
         if complaint := self.flows.open(flow, now_s):
             return complaint
         return "opened", build.translated(
@@ -253,13 +254,13 @@ class Model:
                 return "not_a_reply", frame
             packet.source_port, packet.destination_port = ports
         view = packet.source, packet.source_port, packet.protocol, packet.destination_port
-        flow = self.flows.by_view.get(view)
-        if flow is None or (flow.may_be_over(now_s) and got[0] == "not_a_reply"):
+        flow, may_be_gone = self.flows.answered(view, now_s)
+        if flow is None or (may_be_gone and got[0] == "not_a_reply"):
             return "not_a_reply", frame
-        if packet.fragment == FIRST:
-            self.fragments[_fragment_key(packet)] = packet.source_port, packet.destination_port
         if packet.ttl <= 1:
             return "ttl_expired", frame
+        if packet.fragment == FIRST:
+            self.fragments[_fragment_key(packet)] = packet.source_port, packet.destination_port
         flow.saw(packet.flags, False, now_s)
         listener = flow.listener
         results = [
@@ -274,8 +275,8 @@ class Model:
         if inner is None or inner.source != packet.destination:
             return "not_a_reply", frame
         view = inner.destination, inner.destination_port, inner.protocol, inner.source_port
-        flow = self.flows.by_view.get(view)
-        if flow is None or (flow.may_be_over(now_s) and got[0] == "not_a_reply"):
+        flow, may_be_gone = self.flows.answered(view, now_s)
+        if flow is None or (may_be_gone and got[0] == "not_a_reply"):
             return "not_a_reply", frame
         if packet.ttl <= 1:
             return "ttl_expired", frame
@@ -294,6 +295,12 @@ class Model:
             for macs, tags in flow.returns_by
         ]
         return "error_returned", _nearest(results, flow, got)
+
+
+def _way_back(frame: bytes, packet: Packet) -> tuple[bytes, bytes]:
+    """MACs and tags of frames to the client. The inner one of two tags is a customer's (IEEE 802.1ad)."""
+    tags = packet.tags
+    return frame[6:12] + frame[:6], tags if len(tags) < 8 else tags[:4] + b"\x81\x00" + tags[6:]
 
 
 def _fragment_key(packet: Packet) -> tuple[bytes, bytes, int, int]:

@@ -148,8 +148,8 @@ def _parse6(frame: bytes, size: int, at: int) -> Packet | str:
                 break
             continue
         following, at = frame[at], at + 8 + 8 * frame[at + 1]
-        if at > end:
-            return "malformed"
+    if at > end:
+        return "malformed"
     packet.protocol = following
     packet.transport = at
     if following != TCP and following != UDP and following != ICMP6:

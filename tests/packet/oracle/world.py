@@ -1,7 +1,7 @@
 """What a load balancer has been told, in the words of the tests: the ground on which the model decides."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
 
 
@@ -52,6 +52,15 @@ class World:
     source6: bytes
     nodes: dict[int, Node] = field(default_factory=dict)
     slots: dict[str, Sequence[int]] = field(default_factory=dict)
+    _last: dict[int, Node] = field(default_factory=dict)
+
+    def set_node(self, number: int, node: Node) -> None:
+        """A number that goes to other addresses stands for another node, even if it had been gone."""
+        before = self._last.get(number)
+        if before:
+            same = (before.address, before.address6) == (node.address, node.address6)
+            node = replace(node, birth=before.birth + (not same))
+        self.nodes[number] = self._last[number] = node
 
     def by_destination(self) -> Mapping[tuple[bytes, int, int], Listener]:
         return {(entry.address, entry.port, entry.protocol): entry for entry in self.listeners}
