@@ -31,7 +31,6 @@ from tests.packet.network import (
     PUBLIC,
     PUBLIC6,
     Network,
-    eventually,
     namespace,
     network,
     one_arm,

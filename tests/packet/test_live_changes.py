@@ -47,7 +47,12 @@ def test_a_flow_goes_on_when_its_node_changes_its_mac(net: Network, dataplane: B
         with node, net.datagrams(net.node, SIDES[service][0]) as speaking:
             speaking.sendto(b"hello", (SIDES[service][1], 9))
             changes = list[object]()
-            eventually(lambda: bool(changes.extend(dataplane.refresh_neighbours()) or changes), FOLLOWED_S)
+
+            def told() -> bool:
+                changes.extend(dataplane.refresh_neighbours())
+                return bool(changes)
+
+            eventually(told, FOLLOWED_S)
             client.sendall(b"x")
             node.settimeout(5)
             assert node.recv(1) == b"x"

@@ -13,7 +13,6 @@ from ipaddress import ip_address
 
 from gale.dataplane import hop as kernel
 from gale.dataplane.abi import BPF_DIRECTORY, Action, verdicts
-from gale.dataplane.explain import EXPLAINERS
 from gale.dataplane.maps import Maps
 from gale.dataplane.program import Secrets, load
 from gale.dataplane.settings import DataplaneSettings
@@ -111,7 +110,8 @@ class Rig:
     """Programs and maps for `settings`, compiled from `text`. Runs must stay on one CPU."""
 
     def __init__(self, settings: DataplaneSettings, text: bytes) -> None:
-        self.program = load(settings, text_with(text, [SHARED_COUNTERS]), EXPLAINERS, secrets=Secrets(0x5EED, 0xFEED))
+        shared = text_with(text, [SHARED_COUNTERS])
+        self.program = load(settings, shared, secrets=Secrets(0x5EED, 0xFEED))
         self.maps = Maps(self.program, settings)
         self.maps.set_link(LINK, 1)
         self._settings = settings
@@ -125,6 +125,8 @@ class Rig:
             "public": Side(fds["gale_public"], XDP_ACTIONS, counters, counted),
             "private": Side(fds["gale_private"], TC_ACTIONS, counters, counted),
         }
+        self._asked = explainers(self.program, shared)
+        fds = self._asked.fds
         self._explainers = {
             "public": Side(fds["gale_explain_public"], XDP_ACTIONS, counters, counted),
             "private": Side(fds["gale_explain_private"], TC_ACTIONS, counters, counted),
