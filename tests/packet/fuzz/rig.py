@@ -13,6 +13,7 @@ from ipaddress import ip_address
 
 from gale.dataplane import hop as kernel
 from gale.dataplane.abi import BPF_DIRECTORY, Action, verdicts
+from gale.dataplane.explain import explainers
 from gale.dataplane.maps import Maps
 from gale.dataplane.program import Secrets, load
 from gale.dataplane.settings import DataplaneSettings
