@@ -1,8 +1,8 @@
 """What the verifiers of older kernels ask for, seen on this one: scripts/kernel-e2e asks Linux 6.1 itself.
 
 A program may cost a million instructions to verify, and an older verifier, which recognises less as already seen, needs
-more. And Linux 6.1 takes a loop only if the way back to its start is a jump: LLVM may lay it out such that the end falls
-through to the start.
+more. And Linux 6.1 takes a loop only if the way back to its start is a jump: LLVM may lay it out such that the end
+falls through to the start.
 """
 
 import ctypes
