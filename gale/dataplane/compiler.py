@@ -46,10 +46,6 @@ PARTS = (
 
 WITHIN_S = 60.0
 
-_NO_DEBUG_INFO = "-g0"
-"""BCC would have it made, which takes a quarter of the time, and throws it away."""
-
-_PATIENCE = 19
 _SIZE = struct.Struct("=Q")
 _DESCRIPTORS_MAX = 200
 _NO_BCC = (
@@ -75,20 +71,14 @@ class Loaded:
 
 
 def compile_and_load(
-    text: bytes,
-    cflags: Sequence[str],
-    programs: Mapping[str, str],
-    adopt: Mapping[str, tuple[int, Layout]],
-    patient: bool = False,
+    text: bytes, cflags: Sequence[str], programs: Mapping[str, str], adopt: Mapping[str, tuple[int, Layout]]
 ) -> Loaded:
-    """`programs`: name -> "xdp" or "tc". `patient`: others have the processor first. Raises HostError without BCC,
-    DataplaneError for a text that is refused."""
+    """`programs`: name -> "xdp" or "tc". Raises HostError without BCC, DataplaneError for a text that is refused."""
     user_api = ["/usr/include", f"/usr/include/{sysconfig.get_config_var('MULTIARCH')}"]
     request = {
         "text": text.decode(),
-        "cflags": [_NO_DEBUG_INFO, *(f"-I{directory}" for directory in (BPF_DIRECTORY, *user_api)), *cflags],
+        "cflags": ["-g0", *(f"-I{directory}" for directory in (BPF_DIRECTORY, *user_api)), *cflags],
         "programs": dict(programs),
-        "patient": patient,
         "adopt": [layout.as_json() for _, layout in adopt.values()],
     }
     here, there = socket.socketpair()
@@ -161,8 +151,6 @@ def _receive(there: socket.socket) -> tuple[dict[str, Any], list[int]]:
 
 def _serve(there: socket.socket) -> None:
     request, adopted = _receive(there)
-    if request["patient"]:
-        os.nice(_PATIENCE)
     try:
         import bcc
     except ImportError as error:

@@ -21,14 +21,10 @@ from gale.dataplane.compiler import compile_and_load, source
 from gale.dataplane.links import interface_index
 from gale.dataplane.settings import DataplaneSettings
 from gale.dataplane.syscall import require_bpf
-from gale.errors import DataplaneError
 
 PUBLIC_PROGRAM = "gale_public"
 PRIVATE_PROGRAM = "gale_private"
 """Names of the programs in bpf/gale.c and in the kernel, by which gale knows its own."""
-
-EXPLAINERS: Mapping[str, str] = MappingProxyType({"gale_explain_public": "xdp", "gale_explain_private": "tc"})
-"""The same, compiled to write nothing (bpf/explain.h): program -> its kind."""
 
 FLOW_PLACES_EACH, RETURN_PLACES_EACH, FRAGMENTS = 4, 2, 16384
 """Places in the tables for each flow of the settings, which may be known at a time."""
@@ -52,19 +48,21 @@ class Secrets:
 
 
 class Program:
-    """Loaded programs as file descriptors, by name, and their maps. `adopted`: maps that were there before."""
+    """Loaded programs as file descriptors, by name, and their maps. `adopted`: maps that were there before. `cflags`:
+    what they were compiled with."""
 
-    def __init__(self, fds: Mapping[str, int], maps: Mapping[str, BpfMap], adopted: frozenset[str]) -> None:
+    def __init__(
+        self,
+        fds: Mapping[str, int],
+        maps: Mapping[str, BpfMap],
+        adopted: frozenset[str] = frozenset(),
+        cflags: tuple[str, ...] = (),
+    ) -> None:
         self.fds = fds
         self.maps = maps
         self.adopted = adopted
-        self._included: list[Program] = []
+        self.cflags = cflags
         self.close = weakref.finalize(self, _close, tuple(fds.values()))
-
-    def include(self, other: "Program") -> None:
-        """Programs that were loaded apart, over the same maps."""
-        self.fds = {**self.fds, **other.fds}
-        self._included.append(other)
 
     @property
     def public_fd(self) -> int:
@@ -90,56 +88,22 @@ def load(
     `adopt`: maps to go on with, where their shapes are the same. `secrets`: those that the adopted maps were made with.
     `modes`: beside those of the settings, that flows of earlier listeners ask for.
     """
-    known = modes_of(settings, modes)
+    known = frozenset(modes) | {listener.mode for listener in settings.listeners}
     programs = {PUBLIC_PROGRAM: "xdp", **({PRIVATE_PROGRAM: "tc"} if "l4" in known else {}), **extra}
-    flags = constants(settings, secrets or Secrets.new(), known, explaining=not EXPLAINERS.keys().isdisjoint(extra))
-    return load_source(text or source(), flags, programs, adopt)
-
-
-def load_explainers(
-    settings: DataplaneSettings, program: Program, secrets: Secrets, modes: Iterable[str] = ()
-) -> Program:
-    """The programs that explain, over the maps of one that forwards.
-
-    Apart, because that is half of what there is to compile, and a start does not wait for it: others have the processor
-    first.
-    """
-    known = modes_of(settings, modes)
-    programs = {name: kind for name, kind in EXPLAINERS.items() if kind == "xdp" or "l4" in known}
-    flags = constants(settings, secrets, known, forwarding=False, explaining=True)
-    explainers = load_source(source(), flags, programs, program.maps, patient=True)
-    if missing := program.maps.keys() - explainers.adopted:
-        raise DataplaneError(f"explanations would be of other maps than those in use: {', '.join(sorted(missing))}")
-    return explainers
-
-
-def modes_of(settings: DataplaneSettings, others: Iterable[str]) -> frozenset[str]:
-    return frozenset(others) | {listener.mode for listener in settings.listeners}
+    return load_source(text or source(), constants(settings, secrets or Secrets.new(), known), programs, adopt)
 
 
 def load_source(
-    text: bytes,
-    cflags: Sequence[str],
-    programs: Mapping[str, str],
-    adopt: Mapping[str, BpfMap] = _NOTHING,
-    patient: bool = False,
+    text: bytes, cflags: Sequence[str], programs: Mapping[str, str], adopt: Mapping[str, BpfMap] = _NOTHING
 ) -> Program:
     """Any text, such as source("decap.c"), and its programs: name -> "xdp" or "tc". Include paths are known."""
     require_bpf()
-    held = {name: (old.fd, old.layout) for name, old in adopt.items()}
-    loaded = compile_and_load(text, cflags, programs, held, patient)
+    loaded = compile_and_load(text, cflags, programs, {name: (old.fd, old.layout) for name, old in adopt.items()})
     maps = {name: BpfMap(descriptor, layout) for name, (descriptor, layout) in loaded.maps.items()}
-    return Program(loaded.programs, maps, loaded.adopted)
+    return Program(loaded.programs, maps, loaded.adopted, tuple(cflags))
 
 
-def constants(
-    settings: DataplaneSettings,
-    known: Secrets,
-    modes: frozenset[str],
-    *,
-    forwarding: bool = True,
-    explaining: bool = False,
-) -> list[str]:
+def constants(settings: DataplaneSettings, known: Secrets, modes: frozenset[str]) -> list[str]:
     """What bpf/abi.h says is given with -D."""
     flows = settings.flows if "l4" in modes else 1
     own6 = packed(settings.source_address6) if settings.source_address6 else bytes(16)
@@ -153,8 +117,6 @@ def constants(
         "FRAGMENTS": FRAGMENTS,
         **{f"WITH_{mode.upper()}": int(mode in modes) for mode in ("l2", "l3", "l4")},
         "WITH_IPV6": int(any(":" in listener.address for listener in settings.listeners)),
-        "WITH_FORWARDING": int(forwarding),
-        "WITH_EXPLAINING": int(explaining),
         "SOURCE_ADDRESS": f"{_native(packed(settings.source_address)[12:])}U",
         **words6,
         "PUBLIC_IFINDEX": interface_index(settings.public_interface),

@@ -13,7 +13,6 @@ Tables of another shape are converted (convert.py), most of them before the swap
 
 from collections.abc import Callable
 from contextlib import suppress
-from threading import Thread
 
 import structlog
 
@@ -25,19 +24,10 @@ from gale.dataplane.farewell import forget
 from gale.dataplane.links import interface_index
 from gale.dataplane.maps import Maps, born_before
 from gale.dataplane.pins import KEPT, Old, Pins
-from gale.dataplane.program import (
-    PRIVATE_PROGRAM,
-    PUBLIC_PROGRAM,
-    Secrets,
-    constants,
-    jiffies_per_second,
-    load,
-    load_explainers,
-    modes_of,
-)
+from gale.dataplane.program import PRIVATE_PROGRAM, PUBLIC_PROGRAM, Secrets, constants, jiffies_per_second, load
 from gale.dataplane.settings import DataplaneSettings
 from gale.dataplane.syscall import program_info
-from gale.errors import DataplaneError, GaleError, HostError
+from gale.errors import DataplaneError, HostError
 
 log = structlog.get_logger()
 
@@ -71,8 +61,7 @@ class Start:
         self.maps = Maps(self.program, settings, directory, self._born)
         self.adopted = self.program.adopted
         self._pinned = self._pins.describe(self.program, secrets)
-        self._explainers = Thread(target=self._load_explainers, args=(secrets,), daemon=True)
-        self._conversions = self._to_convert(old, constants(settings, secrets, modes_of(settings, directory.modes)))
+        self._conversions = self._to_convert(old, constants(settings, secrets, directory.modes))
         self._lost: set[bytes] = set()
         self._handle: int | None = None
         self._attachment: Attachment | None = None
@@ -82,8 +71,6 @@ class Start:
         """Put the new programs in the place of the old ones. Raises DataplaneError, and may be called again."""
         for step in self.steps():
             step()
-        if self._explainers.ident is None:
-            self._explainers.start()
         if self._attachment is None:
             raise DataplaneError(f"{self._public}: nothing was attached")
         return self._attachment
@@ -100,13 +87,6 @@ class Start:
             self._pins.publish,
             self._pins.drop,
         )
-
-    def wait_for_explainers(self, within_s: float) -> None:
-        """They are compiled once the rest is in place. Raises DataplaneError if they are not there by then."""
-        if self._explainers.ident is not None:
-            self._explainers.join(within_s)
-        if self._explainers.ident is None or self._explainers.is_alive():
-            raise DataplaneError("explanations are being compiled: ask again in a few seconds")
 
     def left_behind(self) -> tuple[int, ...]:
         """Numbers of nodes that went while there was no gale-lb: their flows have no node any more."""
@@ -125,12 +105,6 @@ class Start:
             except (DataplaneError, HostError, OSError) as error:
                 found.append(f"not mended: {error}")
         return tuple(found)
-
-    def _load_explainers(self, secrets: Secrets) -> None:
-        try:
-            self.program.include(load_explainers(self._settings, self.program, secrets, self.maps.directory.modes))
-        except GaleError as error:
-            log.error(f"there will be no explanations: {error}")
 
     # the steps
 

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from gale.dataplane import attach, compiler
+from gale.dataplane.abi import BPF_DIRECTORY
 from gale.dataplane.adapter import BpfDataplane
 from gale.dataplane.pins import Old, Pins
 from gale.dataplane.program import load_source
@@ -209,7 +210,7 @@ def _pin_again(source: str, target: str) -> None:
 @contextmanager
 def older_build(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Iterator[None]:
     """Its tables have some fields in other places."""
-    shutil.copytree(compiler.BPF_DIRECTORY, folder / "bpf")
+    shutil.copytree(BPF_DIRECTORY, folder / "bpf")
     header = folder / "bpf" / "abi.h"
     text = header.read_text()
     for struct, one, two in (
