@@ -108,10 +108,12 @@ class Side:
 
 
 class Rig:
-    """Programs and maps for `settings`, compiled from `text`. Runs must stay on one CPU."""
+    """Programs and maps for `settings`, compiled from `text`. Runs must stay on one CPU. `explain`: may be asked."""
 
-    def __init__(self, settings: DataplaneSettings, text: bytes) -> None:
-        self.program = load(settings, text_with(text, [SHARED_COUNTERS]), EXPLAINERS, secrets=Secrets(0x5EED, 0xFEED))
+    def __init__(self, settings: DataplaneSettings, text: bytes, explain: bool = True) -> None:
+        self.program = load(
+            settings, text_with(text, [SHARED_COUNTERS]), EXPLAINERS if explain else {}, secrets=Secrets(0x5EED, 0xFEED)
+        )
         self.maps = Maps(self.program, settings)
         self.maps.set_link(LINK, 1)
         self._settings = settings
@@ -125,7 +127,7 @@ class Rig:
             "public": Side(fds["gale_public"], XDP_ACTIONS, counters, counted),
             "private": Side(fds["gale_private"], TC_ACTIONS, counters, counted),
         }
-        self._explainers = {
+        self._explainers = explain and {
             "public": Side(fds["gale_explain_public"], XDP_ACTIONS, counters, counted),
             "private": Side(fds["gale_explain_private"], TC_ACTIONS, counters, counted),
         }
@@ -151,8 +153,10 @@ class Rig:
             self.maps.clear_node(number)
             self._numbers.discard(number)
 
-    def explain(self, side: str, frame: bytes) -> Result:
-        """What would become of it, as the programs say that answer questions."""
+    def explain(self, side: str, frame: bytes) -> Result | None:
+        """What would become of it, as the programs say that answer questions; None without them."""
+        if not self._explainers:
+            return None
         left = self._explainers[side].leave(frame)
         return verdicts()[self.program.maps["explanation"][0].verdict].name, left
 
