@@ -150,16 +150,18 @@ static __always_inline int public_side(struct xdp_md *ctx) {
     return action == REDIRECT ? XDP_REDIRECT : action == PASS ? XDP_PASS : XDP_DROP;
 }
 
-int gale_public(struct xdp_md *ctx) {
-    return public_side(ctx);
-}
-
+#ifdef WITH_EXPLAIN /* a build of its own, for nobody who forwards needs it */
 /* It sends nothing, whatever the verdict: who asks finds that in the map, and the packet in what is left of it. */
 int gale_explain_public(struct xdp_md *ctx) {
     explain_nothing();
     explain_verdict(public_frame(ctx, true));
     return XDP_DROP;
 }
+#else
+int gale_public(struct xdp_md *ctx) {
+    return public_side(ctx);
+}
+#endif
 
 #if WITH_L4
 /* So much of a packet is always made readable: some drivers leave headers outside of the part that is. */
@@ -208,13 +210,15 @@ static __always_inline int private_side(struct __sk_buff *skb) {
     return action == REDIRECT ? TC_ACT_REDIRECT : action == PASS ? TC_ACT_UNSPEC : TC_ACT_SHOT;
 }
 
-int gale_private(struct __sk_buff *skb) {
-    return private_side(skb);
-}
-
+#ifdef WITH_EXPLAIN
 int gale_explain_private(struct __sk_buff *skb) {
     explain_nothing();
     explain_verdict(private_frame(skb, true));
     return TC_ACT_SHOT;
 }
+#else
+int gale_private(struct __sk_buff *skb) {
+    return private_side(skb);
+}
+#endif
 #endif

@@ -122,7 +122,8 @@ static __always_inline enum verdict parse_extensions(struct packet *packet) {
 
     packet->fragment = WHOLE;
     packet->fragment_id = 0;
-    for (int count = 0; is_extension(next); count++) {
+#pragma unroll /* Linux 6.1 refuses the loop that LLVM makes of it: its end falls through to its start */
+    for (int count = 0; count <= EXTENSIONS_MAX && is_extension(next); count++) {
         struct extension *extension = (void *)packet->ip6 + offset;
 
         if (count == EXTENSIONS_MAX)

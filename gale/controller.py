@@ -132,11 +132,11 @@ class Controller:
     def counters(self) -> Counters:
         return self._dataplane.counters()
 
-    def explain(self, question: Question) -> tuple[Question, Explanation]:
-        explanation = self._dataplane.explain(question)
+    async def explain(self, question: Question) -> tuple[Question, Explanation]:
+        explanation = await self._dataplane.explain(question)
         if explanation.verdict in FLOWLESS and not question.opening:
             question = replace(question, opening=True)
-            explanation = self._dataplane.explain(question)
+            explanation = await self._dataplane.explain(question)
         return question, explanation
 
     def verify(self) -> Sequence[str]:

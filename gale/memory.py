@@ -53,7 +53,7 @@ class MemoryDataplane:
     def counters(self) -> Counters:
         return self.counted
 
-    def explain(self, question: Question) -> Explanation:
+    async def explain(self, question: Question) -> Explanation:
         return self.explanations.get(question, Explanation("no_service", "pass", "no service has this destination"))
 
     def verify(self) -> tuple[str, ...]:

@@ -107,8 +107,11 @@ class LocalStatus:
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """What passed since the maps were made, in packets and bytes of IP, headers included. `in` is from clients to
-    nodes; what nodes answer directly (l2, l3) is not seen. `flows`: new ones (l4)."""
+    """What passed since the maps were made, in packets and bytes of IP, headers included.
+
+    in, out  from clients to nodes, and back; what nodes answer directly (l2, l3) is not seen
+    flows    new ones; in l2 and l3, where none are known, SYNs
+    """
 
     in_packets: int = 0
     in_bytes: int = 0
@@ -205,7 +208,7 @@ class Operator(Protocol):
 
     def counters(self) -> Counters: ...
 
-    def explain(self, question: Question) -> tuple[Question, Explanation]:
+    async def explain(self, question: Question) -> tuple[Question, Explanation]:
         """What becomes of such a packet: of a flow in its middle, or if there is none, of a new one. Gives the question
         that was answered. Raises DataplaneError."""
         ...
@@ -243,9 +246,9 @@ class Dataplane(Protocol):
         """What was counted since the maps were made."""
         ...
 
-    def explain(self, question: Question) -> Explanation:
-        """Run the program on such a packet, over the maps as they are, without leaving a trace. Raises DataplaneError
-        when it cannot be asked."""
+    async def explain(self, question: Question) -> Explanation:
+        """Run the program on such a packet, over the maps as they are, without leaving a trace: the first time in
+        seconds. Raises DataplaneError when it cannot be asked."""
         ...
 
     def verify(self) -> Sequence[str]:

@@ -22,7 +22,7 @@ def is_port(text: str) -> bool:
     return text.isascii() and text.isdecimal() and 1 <= int(text) <= 65_535
 
 
-def asks(command: Callable[..., None]) -> Callable[..., None]:
+def asks(command: Callable[..., None], timeout_s: float = 3.0) -> Callable[..., None]:
     """The options that every question has."""
     options = (
         click.option(
@@ -33,7 +33,9 @@ def asks(command: Callable[..., None]) -> Callable[..., None]:
             help="HOST:PORT of a load balancer's API.",
         ),
         click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True),
-        click.option("--timeout", type=click.FloatRange(0.1), default=3.0, show_default=True, help="Seconds to wait."),
+        click.option(
+            "--timeout", type=click.FloatRange(0.1), default=timeout_s, show_default=True, help="Seconds to wait."
+        ),
         *PROOF,
         debug_option,
     )

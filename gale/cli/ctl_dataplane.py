@@ -4,6 +4,7 @@ import asyncio
 import ipaddress
 import sys
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
 
 import click
@@ -38,7 +39,7 @@ def endpoint(context: click.Context, parameter: click.Parameter, value: str) -> 
 @click.argument("source", metavar="SRC:PORT", callback=endpoint)
 @click.argument("destination", metavar="DST:PORT", callback=endpoint)
 @click.option("--protocol", type=click.Choice(["tcp", "udp"]), default="tcp", show_default=True)
-@asks
+@partial(asks, timeout_s=35.0)
 def explain(
     server: Server,
     output: str,
@@ -52,6 +53,7 @@ def explain(
 
     The program itself runs over the maps as they are, and leaves no trace. It is asked for a packet in the middle of a
     flow first, and where no such flow is known, for the first packet of a new one. An IPv6 address stands in brackets.
+    The first question to a load balancer takes some seconds: what answers it is compiled then.
     """
     if (":" in source[0]) != (":" in destination[0]):
         raise click.UsageError(f"{source[0]} and {destination[0]}: a packet has addresses of one IP version")

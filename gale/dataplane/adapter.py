@@ -17,11 +17,12 @@ from gale.core.plan import ClearNode, SetNode, SetSlots, Write
 from gale.dataplane.address import packed
 from gale.dataplane.attach import Attachment
 from gale.dataplane.counters import counters
-from gale.dataplane.explain import explain
+from gale.dataplane.explain import explain, explainers
 from gale.dataplane.farewell import Destination, Farewell
 from gale.dataplane.hop import LINKS, NO_HOP, NO_LINK, Hop
 from gale.dataplane.links import Places, interface_index
 from gale.dataplane.neighbours import Way
+from gale.dataplane.program import Program
 from gale.dataplane.reach import Reach
 from gale.dataplane.settings import DataplaneSettings
 from gale.dataplane.takeover import Start
@@ -50,6 +51,8 @@ class BpfDataplane:
         self._reach = Reach(self._write_node)
         self._places = Places(self._public, self._maps.set_link, lambda index: self._reach.link(index) is not None)
         self._addresses: dict[int, tuple[str, str]] = {}
+        self._explainers: Program | None = None
+        self._explaining = asyncio.Lock()
         self._farewell: Farewell | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._next: asyncio.TimerHandle | None = None
@@ -106,10 +109,13 @@ class BpfDataplane:
         """What was counted since the maps were made."""
         return counters(self._program.maps, self._settings.services, self._addresses)
 
-    def explain(self, question: Question) -> Explanation:
-        """Run the program on such a packet, over the maps as they are, without leaving a trace. Raises DataplaneError
-        when it cannot be asked."""
-        answer = explain(self._program, self._settings, question, self._own_mac() + bytes(6))
+    async def explain(self, question: Question) -> Explanation:
+        """Run the program on such a packet, over the maps as they are, without leaving a trace: the first time in
+        seconds. Raises DataplaneError when it cannot be asked."""
+        async with self._explaining:
+            if self._explainers is None:
+                self._explainers = await asyncio.to_thread(explainers, self._program)
+        answer = explain(self._explainers, self._settings, question, self._own_mac() + bytes(6))
         return replace(answer, interface=self._leaves_by(answer, question))
 
     def verify(self) -> tuple[str, ...]:

@@ -2,29 +2,37 @@
 
 gale_explain_public and gale_explain_private are the packet path compiled to write nothing. They run here on a frame
 built from the question; what they found is in the map `explanation`, and the frame comes back as it would have left.
+They are compiled when they are first asked, which takes seconds: a start should not wait for them.
 """
 
 import socket
-from collections.abc import Mapping
 
 from gale.dataplane.abi import Action, verdicts
+from gale.dataplane.compiler import source
 from gale.dataplane.frames import build, dissect
-from gale.dataplane.program import Program, jiffies_per_second
+from gale.dataplane.program import Program, jiffies_per_second, load_source
 from gale.dataplane.settings import MODES, DataplaneSettings
 from gale.dataplane.testrun import run_program
 from gale.dataplane.words import flags
 from gale.errors import DataplaneError
 from gale.ports import Explanation, FlowEntry, Question
 
-EXPLAINERS: Mapping[str, str] = {"gale_explain_public": "xdp", "gale_explain_private": "tc"}
-"""Program -> its kind."""
-
 # bpf/explain.h
 _FOUND_LISTENER, _FOUND_SLOT, _FOUND_NODE, _FOUND_FLOW = 0x1, 0x2, 0x4, 0x8
 
 
+def explainers(program: Program, text: bytes | None = None) -> Program:
+    """Programs to be asked, over the maps of one that forwards. Takes seconds. Raises DataplaneError. `text`: what it
+    was compiled from, if not the packet path as it stands."""
+    programs = {"gale_explain_public": "xdp"}
+    if program.private_fd is not None:
+        programs["gale_explain_private"] = "tc"
+    return load_source(text or source(), [*program.cflags, "-DWITH_EXPLAIN"], programs, program.maps)
+
+
 def explain(program: Program, settings: DataplaneSettings, question: Question, macs: bytes) -> Explanation:
-    """`macs`: the start of the frame. The interface is left to the caller. Raises DataplaneError."""
+    """`program`: explainers. `macs`: the start of the frame. The interface is left to the caller. Raises
+    DataplaneError."""
     side = _side(settings, question)
     name = f"gale_explain_{side}"
     if name not in program.fds:

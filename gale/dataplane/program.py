@@ -48,12 +48,20 @@ class Secrets:
 
 
 class Program:
-    """Loaded programs as file descriptors, by name, and their maps. `adopted`: maps that were there before."""
+    """Loaded programs as file descriptors, by name, and their maps. `adopted`: maps that were there before. `cflags`:
+    what they were compiled with."""
 
-    def __init__(self, fds: Mapping[str, int], maps: Mapping[str, BpfMap], adopted: frozenset[str]) -> None:
+    def __init__(
+        self,
+        fds: Mapping[str, int],
+        maps: Mapping[str, BpfMap],
+        adopted: frozenset[str] = frozenset(),
+        cflags: tuple[str, ...] = (),
+    ) -> None:
         self.fds = fds
         self.maps = maps
         self.adopted = adopted
+        self.cflags = cflags
         self.close = weakref.finalize(self, _close, tuple(fds.values()))
 
     @property
@@ -92,7 +100,7 @@ def load_source(
     require_bpf()
     loaded = compile_and_load(text, cflags, programs, {name: (old.fd, old.layout) for name, old in adopt.items()})
     maps = {name: BpfMap(descriptor, layout) for name, (descriptor, layout) in loaded.maps.items()}
-    return Program(loaded.programs, maps, loaded.adopted)
+    return Program(loaded.programs, maps, loaded.adopted, tuple(cflags))
 
 
 def constants(settings: DataplaneSettings, known: Secrets, modes: frozenset[str]) -> list[str]:

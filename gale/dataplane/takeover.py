@@ -20,7 +20,6 @@ from gale.dataplane import attach, jiffies, listeners
 from gale.dataplane.attach import Attachment
 from gale.dataplane.bpfmap import BpfMap
 from gale.dataplane.convert import Conversion
-from gale.dataplane.explain import EXPLAINERS
 from gale.dataplane.farewell import forget
 from gale.dataplane.links import interface_index
 from gale.dataplane.maps import Maps, born_before
@@ -56,9 +55,8 @@ class Start:
         if directory.given_up:
             log.warning("flows of listeners that are gone are given up", flows=forget(tables, directory.given_up))
         secrets = old.secrets if old else Secrets.new()
-        extra = {name: kind for name, kind in EXPLAINERS.items() if kind == "xdp" or "l4" in directory.modes}
         adopt = {name: known[name] for name in KEPT if name in known}
-        self.program = load(settings, extra=extra, adopt=adopt, secrets=secrets, modes=directory.modes)
+        self.program = load(settings, adopt=adopt, secrets=secrets, modes=directory.modes)
         self._born = born_before(known["nodes"]) if "nodes" in known else {}
         self.maps = Maps(self.program, settings, directory, self._born)
         self.adopted = self.program.adopted
@@ -80,7 +78,7 @@ class Start:
     def steps(self) -> tuple[Callable[[], None], ...]:
         """What `attach` does, in order."""
         return (
-            lambda: self._pins.stage(self._pinned),
+            self._stage,
             self._convert_most,
             self._add_filter,
             self._swap,
@@ -109,6 +107,9 @@ class Start:
         return tuple(found)
 
     # the steps
+
+    def _stage(self) -> None:
+        self._pins.stage(self._pinned)
 
     def _convert_most(self) -> None:
         if self._conversions:
@@ -189,7 +190,7 @@ class Start:
                 attach.attach_filter(self._private, private, PRIVATE_PROGRAM)
                 found.append(f"{self._private}: {len(ids)} filters of gale's, and not the one of this start")
         if not self._pins.hold(self._pinned):
-            self._pins.stage(self._pinned)
+            self._stage()
             self._pins.publish()
             self._pins.drop()
             found.append(f"{self._pins.folder}: other maps than those in use were pinned there")

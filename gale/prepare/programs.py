@@ -15,6 +15,7 @@ from gale.dataplane.attach import (
     attach_xdp,
     detach_xdp,
     filters,
+    has_clsact,
     remove_clsact,
     remove_filters,
     xdp_program,
@@ -62,7 +63,7 @@ def detach(name: str, interface: str, clsact: bool) -> bool:
     if name == DECAP:
         return detach_xdp(interface, name)
     taken = remove_filters(interface, name, "egress") > 0
-    if not clsact:
+    if not clsact and has_clsact(interface):
         remove_clsact(interface)
     return taken
 

@@ -67,7 +67,7 @@ def question_from(request: pb.ExplainRequest) -> Question:
 def explanation_to(address: str, question: Question, answer: Explanation, state: ClusterState) -> pb.Explanation:
     message = pb.Explanation(
         address=address,
-        opening=question.opening,
+        opening=question.opening or answer.verdict == "opened",
         verdict=answer.verdict,
         action=answer.action,
         meaning=answer.meaning,

@@ -22,6 +22,8 @@ from gale.tls import Credentials
 
 ASK_OTHERS_S = 0.5
 ASK_DATAPLANE_S = 2.0
+ASK_EXPLAIN_S = 30.0
+"""The first time, what explains has to be compiled."""
 
 T = TypeVar("T")
 
@@ -68,7 +70,7 @@ class ManagementService(services.ManagementServiceServicer):
     async def GetCounters(
         self, request: pb.GetCountersRequest, context: grpc.aio.ServicerContext
     ) -> pb.GetCountersResponse:
-        def own(me: str) -> pb.Counters:
+        async def own(me: str) -> pb.Counters:
             now_ms = round(1_000 * asyncio.get_running_loop().time())
             return counters_to(me, now_ms, self._operator.counters(), self._operator.state)
 
@@ -81,37 +83,50 @@ class ManagementService(services.ManagementServiceServicer):
         except ValueError as error:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
 
-        def own(me: str) -> pb.Explanation:
-            return explanation_to(me, *self._operator.explain(question), self._operator.state)
+        async def own(me: str) -> pb.Explanation:
+            return explanation_to(me, *await self._operator.explain(question), self._operator.state)
 
-        return pb.ExplainResponse(load_balancers=await self._everywhere("Explain", request, own, pb.Explanation))
+        parts = await self._everywhere("Explain", request, own, pb.Explanation, ASK_EXPLAIN_S)
+        return pb.ExplainResponse(load_balancers=parts)
 
     async def VerifyDataplane(
         self, request: pb.VerifyDataplaneRequest, context: grpc.aio.ServicerContext
     ) -> pb.VerifyDataplaneResponse:
-        def own(me: str) -> pb.Verification:
+        async def own(me: str) -> pb.Verification:
             return pb.Verification(address=me, differences=self._operator.verify())
 
         parts = await self._everywhere("VerifyDataplane", request, own, pb.Verification)
         return pb.VerifyDataplaneResponse(load_balancers=parts)
 
-    async def _everywhere(self, method: str, request: Any, own: Callable[[str], T], part: Callable[..., T]) -> list[T]:
+    async def _everywhere(
+        self,
+        method: str,
+        request: Any,
+        own: Callable[[str], Awaitable[T]],
+        part: Callable[..., T],
+        timeout_s: float = ASK_DATAPLANE_S,
+    ) -> list[T]:
         """The part of each load balancer, by address: our own, and those that the others give for themselves."""
         me = self._operator.address
-        try:
-            parts = {me: own(me)}
-        except DataplaneError as error:
-            parts = {me: part(address=me, error=str(error))}
-        if not request.here:
-            asked = type(request)()
-            asked.CopyFrom(request)
-            asked.here = True
-            answers = await self._others(lambda server: ask(server, method, asked, ASK_DATAPLANE_S))
-            for address, answer in answers.items():
-                if isinstance(answer, str):
-                    parts[address] = part(address=address, error=answer)
-                else:
-                    parts.update((given.address, given) for given in answer.load_balancers)
+
+        async def ours() -> T:
+            try:
+                return await own(me)
+            except DataplaneError as error:
+                return part(address=me, error=str(error))
+
+        if request.here:
+            return [await ours()]
+        asked = type(request)()
+        asked.CopyFrom(request)
+        asked.here = True
+        mine, answers = await asyncio.gather(ours(), self._others(lambda server: ask(server, method, asked, timeout_s)))
+        parts = {me: mine}
+        for address, answer in answers.items():
+            if isinstance(answer, str):
+                parts[address] = part(address=address, error=answer)
+            else:
+                parts.update((given.address, given) for given in answer.load_balancers)
         return [parts[address] for address in sorted(parts)]
 
     async def _others(self, fetch: Callable[[Server], Awaitable[T]]) -> dict[str, T | str]:

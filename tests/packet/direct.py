@@ -122,7 +122,7 @@ class Direct:
     """The programs and their maps."""
 
     def __init__(self, settings: DataplaneSettings = SETTINGS) -> None:
-        self.program = load(settings, extra={"gale_explain_public": "xdp"})
+        self.program = load(settings)
         self.maps = self.program.maps
         self._fill_directory()
         for place in (PUBLIC_LINK, PRIVATE_LINK):

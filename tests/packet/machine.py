@@ -56,13 +56,19 @@ class Net:
         return [(link["ifname"], link.get("xdp", {}).get("mode")) for link in links]
 
     def machine(self) -> tuple[object, ...]:
-        """Everything that gale-node may touch, as the system's own tools show it."""
+        """Everything that gale-node may touch, as the system's own tools show it; link-local addresses come late."""
         links = json.loads(self.inside("ip", "-j", "address"))
-        addresses = [(held["local"], held["scope"]) for link in links for held in link["addr_info"]]
+        held = [(entry["local"], entry["scope"]) for link in links for entry in link["addr_info"]]
         settings = self.inside("sysctl", "-a", "--pattern", r"^net\.ipv[46]\.conf\..*\.(arp_|rp_filter|accept_)")
         qdiscs = self.inside("tc", "qdisc", "show", "dev", "eth0")
         filters = self.inside("tc", "filter", "show", "dev", "eth0", "egress")
-        return sorted(addresses), self.programs(), settings, qdiscs, re.sub(r"id \d+", "", filters)
+        return (
+            sorted(each for each in held if each[1] != "link"),
+            self.programs(),
+            settings,
+            qdiscs,
+            re.sub(r"id \d+", "", filters),
+        )
 
 
 @contextmanager

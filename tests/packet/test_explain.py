@@ -1,6 +1,7 @@
 """Explanations: what would become of a packet, by the packet path itself, and without a trace."""
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from scapy.layers.inet6 import ICMPv6TimeExceeded
 from scapy.packet import Packet, Raw
 
 from gale.dataplane.abi import verdicts
+from gale.dataplane.explain import explainers
 from gale.dataplane.settings import MODES
 from gale.dataplane.testrun import run_program
 from tests.packet.direct import (
@@ -48,10 +50,13 @@ every_version = pytest.mark.parametrize("version", VERSIONS)
 every_protocol = pytest.mark.parametrize("transport", [tcp, udp], ids=["tcp", "udp"])
 
 
+explaining = cache(explainers)
+
+
 def explain(direct: Direct, packet: Packet | bytes) -> tuple[str, Any, bytes]:
     """The verdict, the rest of the explanation, and the packet as it would leave."""
     before = written(direct)
-    run = run_program(direct.program.fds["gale_explain_public"], bytes(packet))
+    run = run_program(explaining(direct.program).fds["gale_explain_public"], bytes(packet))
     assert written(direct) == before
     told = direct.maps["explanation"][0]
     return verdicts()[told.verdict].name, told, run.packet

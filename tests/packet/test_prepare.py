@@ -23,6 +23,8 @@ from gale.dataplane.program import load_source
 from gale.errors import HostError
 from gale.prepare.memory import Memory, alone
 from gale.prepare.needs import ARP_ANNOUNCE, ARP_IGNORE, Offer, Told
+from gale.prepare.perform import Workshop
+from gale.prepare.plan import Change
 from gale.prepare.preparation import Outcome, Preparer
 from tests.packet.machine import CLIENT, CLIENT6, LB, LB6, MAC_CLIENT, NODE, NODE6, STRANGER, WAIT_S, Net, machine
 from tests.packet.network import namespace
@@ -311,6 +313,35 @@ def test_a_successor_knows_what_was_there(net: Net, tmp_path: Path, what: dict[s
     assert net.machine() == prepared, "everything holds already"
     assert undo(net, second)
     assert net.machine() == before
+
+
+class Killed(BaseException):
+    """As by kill -9: nothing is cleaned up."""
+
+
+@pytest.mark.parametrize("done", [False, True])
+@pytest.mark.parametrize("at", range(6))
+def test_killed_at_any_change_it_can_be_undone(
+    net: Net, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int, done: bool
+) -> None:
+    """Before or after the change itself: memory is written before."""
+    before, make, made = net.machine(), Workshop.make, 0
+
+    def or_die(self: Workshop, change: Change, again: bool) -> None:
+        nonlocal made
+        if made == at and not done:
+            raise Killed
+        make(self, change, again)
+        if made == at:
+            raise Killed
+        made += 1
+
+    monkeypatch.setattr(Workshop, "make", or_die)
+    with pytest.raises(Killed):
+        prepare(net, preparer(net, tmp_path), L3)
+    assert undo(net, preparer(net, tmp_path))
+    assert net.machine() == before
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_successor_waits_for_all_load_balancers_before_it_takes_anything_back(net: Net, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from ipaddress import ip_address
 
 from gale.dataplane import hop as kernel
 from gale.dataplane.abi import BPF_DIRECTORY, Action, verdicts
-from gale.dataplane.explain import EXPLAINERS
+from gale.dataplane.explain import explainers
 from gale.dataplane.maps import Maps
 from gale.dataplane.program import Secrets, load
 from gale.dataplane.settings import DataplaneSettings
@@ -111,9 +111,8 @@ class Rig:
     """Programs and maps for `settings`, compiled from `text`. Runs must stay on one CPU. `explain`: may be asked."""
 
     def __init__(self, settings: DataplaneSettings, text: bytes, explain: bool = True) -> None:
-        self.program = load(
-            settings, text_with(text, [SHARED_COUNTERS]), EXPLAINERS if explain else {}, secrets=Secrets(0x5EED, 0xFEED)
-        )
+        shared = text_with(text, [SHARED_COUNTERS])
+        self.program = load(settings, shared, secrets=Secrets(0x5EED, 0xFEED))
         self.maps = Maps(self.program, settings)
         self.maps.set_link(LINK, 1)
         self._settings = settings
@@ -127,9 +126,10 @@ class Rig:
             "public": Side(fds["gale_public"], XDP_ACTIONS, counters, counted),
             "private": Side(fds["gale_private"], TC_ACTIONS, counters, counted),
         }
-        self._explainers = explain and {
-            "public": Side(fds["gale_explain_public"], XDP_ACTIONS, counters, counted),
-            "private": Side(fds["gale_explain_private"], TC_ACTIONS, counters, counted),
+        self._asked = explainers(self.program, shared) if explain else None
+        self._explainers = self._asked and {
+            "public": Side(self._asked.fds["gale_explain_public"], XDP_ACTIONS, counters, counted),
+            "private": Side(self._asked.fds["gale_explain_private"], TC_ACTIONS, counters, counted),
         }
 
     def set_world(self, world: World) -> None:
@@ -155,10 +155,10 @@ class Rig:
 
     def explain(self, side: str, frame: bytes) -> Result | None:
         """What would become of it, as the programs say that answer questions; None without them."""
-        if not self._explainers:
+        if not self._asked or not self._explainers:
             return None
         left = self._explainers[side].leave(frame)
-        return verdicts()[self.program.maps["explanation"][0].verdict].name, left
+        return verdicts()[self._asked.maps["explanation"][0].verdict].name, left
 
     def traffic(self) -> dict[str, tuple[int, ...]]:
         """What has been counted since the last time, of every service and every node that has counted anything."""
