@@ -107,8 +107,11 @@ class LocalStatus:
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """What passed since the maps were made, in packets and bytes of IP, headers included. `in` is from clients to
-    nodes; what nodes answer directly (l2, l3) is not seen. `flows`: new ones (l4)."""
+    """What passed since the maps were made, in packets and bytes of IP, headers included.
+
+    in, out  from clients to nodes, and back; what nodes answer directly (l2, l3) is not seen
+    flows    new ones; in l2 and l3, where none are known, SYNs
+    """
 
     in_packets: int = 0
     in_bytes: int = 0

@@ -19,6 +19,7 @@ from gale.lab.options import LabOptions
 
 OPTIONS = LabOptions(modes=("l4", "l2", "l3"), ipv6=True, udp=True, virtual=True)
 REMOVED_WITHIN_S = 2.5
+STARTED_WITHIN_S = 45.0  # the programs are compiled, beside the load of the test
 Cells = dict[tuple[str, int], Flows]
 
 
@@ -110,11 +111,11 @@ def test_a_restart_under_load_breaks_no_flow_and_fails_no_request(lab: Lab) -> N
         lab.kill("lb-0")
         time.sleep(0.5)
         lab.start("lb-0")
-        until(lambda: scenes.routing(lab, watch), within_s=15)
-        level_s = time.monotonic()
+        until(lambda: scenes.routing(lab, watch), STARTED_WITHIN_S)
         lab.stop("lb-0")
+        stopped_s = time.monotonic()
         lab.start("lb-0")
-        until(lambda: scenes.answering(watch, lab.servers, level_s + 0.2), within_s=15)
+        until(lambda: scenes.answering(watch, lab.servers, stopped_s), STARTED_WITHIN_S)
         asked(cells, time.monotonic() + 0.2)
         asked(datagrams, time.monotonic())
     assert traffic.final is not None

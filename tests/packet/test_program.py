@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from gale.dataplane import compiler
+from gale.dataplane.compiler import source
 from gale.dataplane.links import interface_addresses, local_addresses
-from gale.dataplane.program import PUBLIC_PROGRAM, Program, load, load_source, source
+from gale.dataplane.program import PUBLIC_PROGRAM, Program, load, load_source
 from gale.dataplane.syscall import program_info
 from gale.dataplane.testrun import run_program
 from gale.errors import DataplaneError, HostError

@@ -643,7 +643,7 @@ class Traffic(_message.Message):
     out_packets: _builtins.int
     out_bytes: _builtins.int
     flows: _builtins.int
-    """New ones (l4)."""
+    """New ones; in l2 and l3, where none are known, TCP's SYNs."""
     def __init__(
         self,
         *,

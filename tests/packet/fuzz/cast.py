@@ -10,6 +10,7 @@ from tests.packet.oracle import Hop, Listener, Node, World, packed
 from tests.packet.oracle.parse import TCP, UDP
 
 SLOTS = 64
+NODES = 11
 FLOWS = 1 << 12
 SOURCE, SOURCE6 = "10.0.0.1", "fd00::1"
 LINK = 2
@@ -71,7 +72,7 @@ NOWHERE = Hop(b"")
 
 def nodes() -> dict[int, Node]:
     """1 to 4 are plain; the others have, each in its way, something in the way."""
-    plain = {number: _node(number) for number in range(1, 12)}
+    plain = {number: _node(number) for number in range(1, NODES + 1)}
     plain[5] = replace(plain[5], hop4=NOWHERE, hop6=NOWHERE)
     plain[6] = replace(plain[6], hop4=replace(plain[6].hop4, on_link=False), hop6=replace(plain[6].hop6, on_link=False))
     plain[7] = replace(plain[7], hop4=replace(plain[7].hop4, vlan=7), hop6=replace(plain[7].hop6, vlan=0x6FFF))
@@ -105,7 +106,7 @@ def event(rng: Random, now: World) -> Change:
         service = rng.choice(SETTINGS.services)
         now.slots[service] = slots(rng)
         return "slots", service
-    number = rng.randrange(1, 12)
+    number = rng.randrange(1, NODES + 1)
     there = now.nodes.pop(number, None)
     if there is None or rng.random() < 0.5:
         now.set_node(number, _successor(number) if there and rng.random() < 0.7 else nodes()[number])
@@ -120,5 +121,5 @@ def _successor(number: int) -> Node:
 
 def slots(rng: Random) -> list[int]:
     """Plain nodes more often than the others. A slot never names a node that is gone, but a program must bear it."""
-    owners = [rng.choice((1, 2, 3, 4, 1, 2, 3, 4, *range(12))) for _ in range(rng.choice((1, 3, 8)))]
+    owners = [rng.choice((1, 2, 3, 4, 1, 2, 3, 4, *range(NODES + 1))) for _ in range(rng.choice((1, 3, 8)))]
     return [rng.choice(owners) for _ in range(SLOTS)]

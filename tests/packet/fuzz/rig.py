@@ -13,11 +13,12 @@ from ipaddress import ip_address
 
 from gale.dataplane import hop as kernel
 from gale.dataplane.abi import BPF_DIRECTORY, Action, verdicts
+from gale.dataplane.explain import explainers
 from gale.dataplane.maps import Maps
 from gale.dataplane.program import Secrets, load
 from gale.dataplane.settings import DataplaneSettings
 from gale.dataplane.syscall import PROG_TEST_RUN
-from tests.packet.fuzz.cast import LINK, Change
+from tests.packet.fuzz.cast import LINK, NODES, Change
 from tests.packet.oracle import Hop, World
 from tests.packet.oracle.model import Result
 
@@ -63,9 +64,11 @@ def text_with(text: bytes, changes: Sequence[tuple[str, str]]) -> bytes:
 
 
 class Side:
-    """One program, and what it returns by the name of its verdict."""
+    """One program, and what it returns by the name of its verdict. `counted`: the counters as they were last seen."""
 
-    def __init__(self, program_fd: int, actions: Mapping[Action, int], counters: memoryview) -> None:
+    def __init__(
+        self, program_fd: int, actions: Mapping[Action, int], counters: memoryview, counted: list[int]
+    ) -> None:
         self._in, self._out = (ctypes.create_string_buffer(_ROOM) for _ in range(2))
         self._attribute = ctypes.create_string_buffer(128)
         where = ctypes.addressof(self._in), ctypes.addressof(self._out)
@@ -75,7 +78,7 @@ class Side:
         self._call = ctypes.CDLL(None, use_errno=True).syscall
         self._call.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_long]
         self._counters = counters
-        self._counted = list(counters)
+        self._counted = counted
         self._by_action: dict[int, list[tuple[int, str]]] = {}
         for index, verdict in enumerate(verdicts()):
             if verdict.action in actions:
@@ -98,22 +101,36 @@ class Side:
                 return name, bytes(self._to[: words[3]])
         return f"returned {words[1]} without a verdict", bytes(self._to[: words[3]])
 
+    def leave(self, frame: bytes) -> bytes:
+        """The frame as the program leaves it, of a program that counts nothing."""
+        self.run(frame)
+        return bytes(self._to[: self._words[3]])
+
 
 class Rig:
-    """Programs and maps for `settings`, compiled from `text`. Runs must stay on one CPU."""
+    """Programs and maps for `settings`, compiled from `text`. Runs must stay on one CPU. `explain`: may be asked."""
 
-    def __init__(self, settings: DataplaneSettings, text: bytes) -> None:
-        self.program = load(settings, text_with(text, [SHARED_COUNTERS]), secrets=Secrets(0x5EED, 0xFEED))
+    def __init__(self, settings: DataplaneSettings, text: bytes, explain: bool = True) -> None:
+        shared = text_with(text, [SHARED_COUNTERS])
+        self.program = load(settings, shared, secrets=Secrets(0x5EED, 0xFEED))
         self.maps = Maps(self.program, settings)
         self.maps.set_link(LINK, 1)
         self._settings = settings
         self._numbers: set[int] = set()
+        self._traffic: dict[str, tuple[int, ...]] = {}
         self._tables = [self.program.maps[name].mmap() for name in ("flows", "returns")]
         counters = memoryview(self.program.maps["verdicts"].mmap()).cast("Q")[: len(verdicts())]
-        # Each side counts what it has seen; both may end in the same verdict, so they are told apart by who ran last.
-        self.public = Side(self.program.fds["gale_public"], XDP_ACTIONS, counters)
-        self.private = Side(self.program.fds["gale_private"], TC_ACTIONS, counters)
-        self.private._counted = self.public._counted
+        counted = list(counters)
+        fds = self.program.fds
+        self.sides = {
+            "public": Side(fds["gale_public"], XDP_ACTIONS, counters, counted),
+            "private": Side(fds["gale_private"], TC_ACTIONS, counters, counted),
+        }
+        self._asked = explainers(self.program, shared) if explain else None
+        self._explainers = self._asked and {
+            "public": Side(self._asked.fds["gale_explain_public"], XDP_ACTIONS, counters, counted),
+            "private": Side(self._asked.fds["gale_explain_private"], TC_ACTIONS, counters, counted),
+        }
 
     def set_world(self, world: World) -> None:
         for number in self._numbers | world.nodes.keys():
@@ -135,6 +152,28 @@ class Rig:
         else:
             self.maps.clear_node(number)
             self._numbers.discard(number)
+
+    def explain(self, side: str, frame: bytes) -> Result | None:
+        """What would become of it, as the programs say that answer questions; None without them."""
+        if not self._asked or not self._explainers:
+            return None
+        left = self._explainers[side].leave(frame)
+        return verdicts()[self._asked.maps["explanation"][0].verdict].name, left
+
+    def traffic(self) -> dict[str, tuple[int, ...]]:
+        """What has been counted since the last time, of every service and every node that has counted anything."""
+        now = {name: self._totals("service_traffic", index) for index, name in enumerate(self._settings.services)}
+        now |= {f"node {number}": self._totals("node_traffic", number) for number in range(1, NODES + 1)}
+        before, self._traffic = self._traffic, now
+        grown = {
+            name: tuple(after - early for after, early in zip(counts, before.get(name, (0,) * 5), strict=True))
+            for name, counts in now.items()
+        }
+        return {name: counts for name, counts in grown.items() if any(counts)}
+
+    def _totals(self, name: str, number: int) -> tuple[int, ...]:
+        words = struct.iter_unpack("=5Q", self.program.maps[name].lookup(number) or b"")
+        return tuple(map(sum, zip(*words, strict=True)))
 
     def forget(self) -> None:
         """No flows, no fragments."""
