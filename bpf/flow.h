@@ -96,9 +96,9 @@ static __always_inline bool is_flow(const struct flow *flow, const union address
     return flow->client_port == client_port && flow->listener == listener && address_equal(&flow->client, client);
 }
 
-/* The address a node is known by in `returns`. */
+/* What a node's address is known by in `returns`. Of IPv6, no two of one network have the same: the factor is odd. */
 static __always_inline __u64 fingerprint(const union address *node, const int version) {
-    return version == 4 ? bpf_ntohl(node->words[3]) : hash_mix(hash_mix(high(node)) ^ low(node));
+    return version == 4 ? bpf_ntohl(node->words[3]) : high(node) * HASH_SEED + low(node) * (SECRET_0 | 1);
 }
 
 /* Where the ports of a node and a protocol begin: they lie side by side. */

@@ -239,7 +239,8 @@ static __always_inline enum verdict find_room(struct return_path *wanted, struct
 }
 
 /* Opens the flow that `wanted` describes, as far as its source port, which is chosen here. */
-static __always_inline enum verdict open_flow(struct return_path *wanted, __u8 birth, __u32 now, const bool dry) {
+static __always_inline enum verdict open_flow(const struct packet *packet, struct return_path *wanted, __u8 birth,
+                                              __u32 now, const bool dry) {
     struct candidate place;
     enum verdict verdict = find_room(wanted, &place, now, dry);
 
@@ -247,7 +248,8 @@ static __always_inline enum verdict open_flow(struct return_path *wanted, __u8 b
         return verdict;
     if (place.word & USED)
         change_flow(place.path, 0, 0, true);
-    __builtin_memcpy(place.path, wanted, __builtin_offsetof(struct return_path, word));
+    __builtin_memcpy(place.path, wanted, __builtin_offsetof(struct return_path, vlan));
+    remember_way(place.path, packet);
 
     bool entered = enter_flow(wanted, birth, now);
 

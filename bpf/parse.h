@@ -168,8 +168,8 @@ static __always_inline enum verdict parse_ip6(struct packet *packet, __u32 left,
         return verdict;
     if (packet->length < packet->transport_offset)
         return MALFORMED;
-    __builtin_memcpy(&packet->source, &ip->saddr, sizeof(packet->source));
-    __builtin_memcpy(&packet->destination, &ip->daddr, sizeof(packet->destination));
+    load_address(&packet->source, &ip->saddr);
+    load_address(&packet->destination, &ip->daddr);
     return UNDECIDED;
 }
 
