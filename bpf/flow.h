@@ -78,12 +78,15 @@ static __always_inline void unlock_entry(__u64 *word, __u64 fresh) {
     __sync_lock_test_and_set(word, (locked & ~(WORD_VERSION - 1)) | fresh);
 }
 
+static __always_inline __u64 flow_hash(const union address *client, __be16 client_port, __u16 listener) {
+    __u64 rest = ((__u64)client_port << 16 | listener) * (SECRET_1 | 1);
+
+    return hash_mix((hash_mix(SECRET_0 ^ client->halves[0]) ^ client->halves[1]) + rest);
+}
+
 /* Which place of its set a flow tries first. */
 static __always_inline __u32 flow_place(const union address *client, __be16 client_port, __u16 listener) {
-    __u64 rest = ((__u64)client_port << 16 | listener) * (SECRET_1 | 1);
-    __u64 hash = hash_mix((hash_mix(SECRET_0 ^ client->halves[0]) ^ client->halves[1]) + rest);
-
-    return hash & (FLOW_PLACES - 1);
+    return flow_hash(client, client_port, listener) & (FLOW_PLACES - 1);
 }
 
 /* The places of a set, from the one tried first: two share a cache line. */

@@ -62,6 +62,7 @@ static __always_inline int parse_frame(struct packet *packet) {
     packet->vlan[0] = packet->vlan[1] = 0;
     if (unlikely(is_tag(protocol))) {
         packet->vlan[0] = tags[0].control;
+        packet->tpid = obscure(protocol, tags[0].control);
         protocol = tags[0].protocol;
         count = 1;
         if (is_tag(protocol)) {
