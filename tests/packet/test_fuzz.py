@@ -8,13 +8,13 @@ import sys
 from collections.abc import Iterator
 
 import pytest
-from tests.packet.fuzz.plants import PLANTS
 
 from gale.dataplane.abi import verdicts
 from gale.dataplane.compiler import source
 from tests.packet.fuzz.__main__ import ROOT
 from tests.packet.fuzz.cast import SETTINGS
 from tests.packet.fuzz.hunt import Hunt
+from tests.packet.fuzz.plants import PLANTS
 from tests.packet.fuzz.rig import Rig, text_with
 
 INPUTS = 2_000_000
@@ -51,7 +51,8 @@ def test_the_packet_path_is_the_models() -> None:
 @pytest.mark.parametrize("name", PLANTS)
 def test_a_planted_fault_is_found(name: str) -> None:
     """Within the first 60,000 inputs of whatever seed."""
-    hunt = Hunt(Rig(SETTINGS, text_with(source(), PLANTS[name])), random.randrange(1 << 32))
+    text = text_with(source(), PLANTS[name])
+    hunt = Hunt(Rig(SETTINGS, text, explain="explanation" in name), random.randrange(1 << 32))
     failures = (hunt.epoch(number) for number in range(EPOCHS_TO_BITE))
     found = next((failure for failure in failures if failure), None)
     assert found, f"{hunt.inputs} inputs, and nobody noticed"

@@ -108,9 +108,9 @@ class Side:
 
 
 class Rig:
-    """Programs and maps for `settings`, compiled from `text`. Runs must stay on one CPU."""
+    """Programs and maps for `settings`, compiled from `text`. Runs must stay on one CPU. `explain`: may be asked."""
 
-    def __init__(self, settings: DataplaneSettings, text: bytes) -> None:
+    def __init__(self, settings: DataplaneSettings, text: bytes, explain: bool = True) -> None:
         shared = text_with(text, [SHARED_COUNTERS])
         self.program = load(settings, shared, secrets=Secrets(0x5EED, 0xFEED))
         self.maps = Maps(self.program, settings)
@@ -126,11 +126,10 @@ class Rig:
             "public": Side(fds["gale_public"], XDP_ACTIONS, counters, counted),
             "private": Side(fds["gale_private"], TC_ACTIONS, counters, counted),
         }
-        self._asked = explainers(self.program, shared)
-        fds = self._asked.fds
-        self._explainers = {
-            "public": Side(fds["gale_explain_public"], XDP_ACTIONS, counters, counted),
-            "private": Side(fds["gale_explain_private"], TC_ACTIONS, counters, counted),
+        self._asked = explainers(self.program, shared) if explain else None
+        self._explainers = self._asked and {
+            "public": Side(self._asked.fds["gale_explain_public"], XDP_ACTIONS, counters, counted),
+            "private": Side(self._asked.fds["gale_explain_private"], TC_ACTIONS, counters, counted),
         }
 
     def set_world(self, world: World) -> None:
@@ -154,10 +153,12 @@ class Rig:
             self.maps.clear_node(number)
             self._numbers.discard(number)
 
-    def explain(self, side: str, frame: bytes) -> Result:
-        """What would become of it, as the programs say that answer questions."""
+    def explain(self, side: str, frame: bytes) -> Result | None:
+        """What would become of it, as the programs say that answer questions; None without them."""
+        if not self._asked or not self._explainers:
+            return None
         left = self._explainers[side].leave(frame)
-        return verdicts()[self.program.maps["explanation"][0].verdict].name, left
+        return verdicts()[self._asked.maps["explanation"][0].verdict].name, left
 
     def traffic(self) -> dict[str, tuple[int, ...]]:
         """What has been counted since the last time, of every service and every node that has counted anything."""

@@ -8,11 +8,24 @@ from random import Random
 
 from tests.packet.fuzz import frames
 from tests.packet.fuzz.cast import LISTENERS, NOWHERE, ROUTER_MACS
-from tests.packet.fuzz.frames import End, ethernet, extension, fragments, icmp, ip, tcp, udp
+from tests.packet.fuzz.frames import End, ethernet, extension, fragments, icmp, ip, pseudo, tcp, udp
 from tests.packet.fuzz.mutate import mutated
 from tests.packet.oracle import Listener, Model
+from tests.packet.oracle.checksum import full
 from tests.packet.oracle.flows import Flow
-from tests.packet.oracle.parse import ACK, DESTINATION_OPTIONS, FIN, HOP_BY_HOP, ICMP, ICMP6, ROUTING, RST, SYN, TCP
+from tests.packet.oracle.parse import (
+    ACK,
+    DESTINATION_OPTIONS,
+    FIN,
+    HOP_BY_HOP,
+    ICMP,
+    ICMP6,
+    ROUTING,
+    RST,
+    SYN,
+    TCP,
+    UDP,
+)
 
 DIALOGUES = 12
 EVENTS = 0.994
@@ -51,6 +64,8 @@ class Traffic:
             sent = PUBLIC, frames_of[int(rng.random() * len(frames_of))]
             if rng.random() < 0.02:
                 self._split(sent)
+            if rng.random() < 0.01 and self._model.flows.by_key:
+                return PUBLIC, self._whose_sum_is_zero(rng.choice(list(self._model.flows.by_key.values())))
         if rng.random() < 0.55:
             side = sent[0] if rng.random() < 0.98 else PRIVATE if sent[0] == PUBLIC else PUBLIC
             return side, mutated(rng, sent[1])
@@ -110,7 +125,7 @@ class Traffic:
             udp(here, there),
             udp(here, there, self._rng.randbytes(self._rng.choice((560, 580, 1240, 1472)))),
         ]
-        return self._packets(here, there, 17, datagrams)
+        return self._packets(here, there, UDP, datagrams)
 
     def _packets(self, here: End, there: End, protocol: int, payloads: list[bytes]) -> list[bytes]:
         """Each once plainly; some once more with what IP may carry beside."""
@@ -157,6 +172,21 @@ class Traffic:
         if made is None:
             made = self._answers[id(flow)] = self._answers_of(flow)
         return made[int(rng.random() * len(made))]
+
+    def _whose_sum_is_zero(self, flow: Flow) -> bytes:
+        """As the node gets it: zero is written in two ways, and means something else in UDP."""
+        world, listener = self._model.world, flow.listener
+        source = world.source if len(flow.client) == 4 else world.source6
+        seen = (source, flow.source_port), (flow.node_address, listener.target_port)
+        here, there = (flow.client, flow.client_port), (listener.address, listener.port)
+        if listener.protocol == TCP:
+            rest = full(pseudo(source, flow.node_address, TCP, 22) + tcp(*seen, ACK, b"\0\0", checksum=False))
+            payload = tcp(here, there, ACK, rest.to_bytes(2, "big"))
+        else:
+            whole = udp(*seen, b"\0\0", checksum=False)
+            rest = full(pseudo(source, flow.node_address, UDP, 10) + whole)
+            payload = udp(here, there, rest.to_bytes(2, "big"))
+        return ethernet(ROUTER_MACS, ip(*_pair(here, there), listener.protocol, payload))
 
     def _answers_of(self, flow: Flow) -> list[bytes]:
         rng = self._rng
