@@ -98,7 +98,8 @@ static __always_inline void remember_way(struct return_path *path, const struct 
     *(__u16 *)(path->macs + 6) = *(const __u16 *)destination;
     *(__u32 *)(path->macs + 8) = *(const __u32 *)(destination + 2);
     path->tags = packet->tags | (packet->tpid == bpf_htons(ETH_P_8021AD) ? OUTER_8021AD : 0);
-    *(__u32 *)path->vlan = *(const __u32 *)packet->vlan;
+    path->vlan[0] = packet->vlan[0];
+    path->vlan[1] = packet->vlan[1];
 }
 
 /* True if a packet tells nothing of its flow that its entry does not say already. */
@@ -211,7 +212,7 @@ struct candidate {
 static __always_inline enum verdict find_room(struct return_path *wanted, struct candidate *best, __u32 now,
                                               const bool dry) {
     __u32 base = return_base(wanted->node, wanted->node_port, wanted->protocol);
-    __u32 chance = base ^ now ^ bpf_ntohl(wanted->client.words[3]);
+    __u32 chance = now ^ flow_hash(&wanted->client, wanted->client_port, wanted->listener) >> 32;
 
     best->room = 0;
     wanted->source_port = wanted->client_port;
@@ -239,7 +240,8 @@ static __always_inline enum verdict find_room(struct return_path *wanted, struct
 }
 
 /* Opens the flow that `wanted` describes, as far as its source port, which is chosen here. */
-static __always_inline enum verdict open_flow(struct return_path *wanted, __u8 birth, __u32 now, const bool dry) {
+static __always_inline enum verdict open_flow(const struct packet *packet, struct return_path *wanted, __u8 birth,
+                                              __u32 now, const bool dry) {
     struct candidate place;
     enum verdict verdict = find_room(wanted, &place, now, dry);
 
@@ -247,7 +249,8 @@ static __always_inline enum verdict open_flow(struct return_path *wanted, __u8 b
         return verdict;
     if (place.word & USED)
         change_flow(place.path, 0, 0, true);
-    __builtin_memcpy(place.path, wanted, __builtin_offsetof(struct return_path, word));
+    __builtin_memcpy(place.path, wanted, __builtin_offsetof(struct return_path, vlan));
+    remember_way(place.path, packet);
 
     bool entered = enter_flow(wanted, birth, now);
 

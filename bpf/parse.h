@@ -62,6 +62,7 @@ static __always_inline int parse_frame(struct packet *packet) {
     packet->vlan[0] = packet->vlan[1] = 0;
     if (unlikely(is_tag(protocol))) {
         packet->vlan[0] = tags[0].control;
+        packet->tpid = obscure(protocol, tags[0].control);
         protocol = tags[0].protocol;
         count = 1;
         if (is_tag(protocol)) {
@@ -168,8 +169,8 @@ static __always_inline enum verdict parse_ip6(struct packet *packet, __u32 left,
         return verdict;
     if (packet->length < packet->transport_offset)
         return MALFORMED;
-    __builtin_memcpy(&packet->source, &ip->saddr, sizeof(packet->source));
-    __builtin_memcpy(&packet->destination, &ip->daddr, sizeof(packet->destination));
+    load_address(&packet->source, &ip->saddr);
+    load_address(&packet->destination, &ip->daddr);
     return UNDECIDED;
 }
 
