@@ -1,6 +1,6 @@
-"""The table of packets of mode l4: what each becomes, whole, and under which verdict, by both IP versions and protocols.
+"""The table of packets of mode l4: what each becomes, whole, and under which verdict.
 
-A row says what it is for by `talks`; where nothing is said, it is for all of them.
+A row is for both IP versions, TCP and UDP, unless its `talks` say less.
 """
 
 from collections.abc import Callable, Iterable
@@ -297,7 +297,7 @@ OTHERS_BACK = {
 }
 
 
-def cells(rows: Iterable[Row]) -> Any:
+def cells(rows: Iterable[Row]) -> pytest.MarkDecorator:
     there = [(row, talk) for row, talk in product(rows, TALKS) if talk in row.talks]
     ids = [f"{row.description}, {talk_name(talk)}" for row, talk in there]
     return pytest.mark.parametrize(("row", "talk"), there, ids=ids)
