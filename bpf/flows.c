@@ -3,7 +3,8 @@
  * The tables of flows: finding, opening and following. Invariants:
  *
  * 1. A place of `returns` belongs to one flow, and so does the port it stands for. It is taken from a flow that is over
- *    (lifetime.h), or under pressure from one whose port is another node's; from a living flow of the same port never.
+ *    (lifetime.h), or when no other is to be had: from one whose port is another node's, or from one that has been
+ *    opening for longer than any client needs. From an established flow of the same port it is never taken.
  *    Who takes a place takes the old flow's entry in `flows` away first, so that nobody goes on sending by it.
  * 2. Only a SYN, or UDP, opens a flow, and neither can move a flow that lives: it goes to the node the flow has, which
  *    knows how to answer (RFC 9293, 3.10.7.4). Someone who forges SYNs breaks no connection.
@@ -64,10 +65,14 @@ static __always_inline void change_flow(const struct return_path *path, __u64 se
     if (!find_flow(&path->client, path->client_port, path->listener, &found) || found.node != path->number ||
         found.source_port != path->source_port)
         return;
+    for (int attempt = 0; attempt < NOTE_TRIES; attempt++) {
+        __u64 fresh = forget ? (found.word & ~(WORD_VERSION - 1)) + WORD_VERSION : (found.word & ~clear) | set;
+        __u64 held = __sync_val_compare_and_swap(&found.entry->word, found.word, fresh);
 
-    __u64 fresh = forget ? (found.word & ~(WORD_VERSION - 1)) + WORD_VERSION : (found.word & ~clear) | set;
-
-    __sync_val_compare_and_swap(&found.entry->word, found.word, fresh);
+        if (held == found.word || !same_version(held, found.word))
+            return;
+        found.word = held;
+    }
 }
 
 /* What a client's packet shows about its flow. */
@@ -146,9 +151,13 @@ static __always_inline __u64 room_of_path(const struct return_path *path, const 
         return ROOM(FREE);
     if (life_over(word, path->protocol, now))
         return room_in(OF_ENDED, word, now);
-    if (!is_return_path(path, wanted->node, wanted->node_port, wanted->source_port, wanted->protocol))
-        return room_in(word & ESTABLISHED ? OF_ESTABLISHED : OF_OPENING, word, now);
-    return leads_to(path, &wanted->client, wanted->client_port, wanted->listener) ? ROOM(OWN) : 0;
+    if (is_return_path(path, wanted->node, wanted->node_port, wanted->source_port, wanted->protocol)) {
+        if (leads_to(path, &wanted->client, wanted->client_port, wanted->listener))
+            return ROOM(OWN);
+        if (word & ESTABLISHED || word_age(word, now) < QUIET_PRESSED)
+            return 0;
+    }
+    return room_in(word & ESTABLISHED ? OF_ESTABLISHED : OF_OPENING, word, now);
 }
 
 /* How much may be had of a place of `flows`. */

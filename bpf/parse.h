@@ -23,6 +23,11 @@ static __always_inline bool is_tag(__be16 protocol) {
     return protocol == bpf_htons(ETH_P_8021Q) || protocol == bpf_htons(ETH_P_8021AD);
 }
 
+/* In one load: struct ethhdr says that it may lie anywhere, and LLVM would take a byte at a time. */
+static __always_inline __be16 frame_protocol(const struct ethhdr *eth) {
+    return ((const __be16 *)eth)[ETH_ALEN];
+}
+
 /* A frame that is too short for TAGS_MAX tags, and therefore for IP as well. */
 static __always_inline int parse_short_frame(const struct packet *packet) {
     const struct ethhdr *eth = packet->data;
@@ -31,7 +36,7 @@ static __always_inline int parse_short_frame(const struct packet *packet) {
     if ((void *)tag > packet->end)
         return MALFORMED_FRAME;
 
-    __be16 protocol = eth->h_proto;
+    __be16 protocol = frame_protocol(eth);
 
     if (is_tag(protocol)) {
         if ((void *)(tag + 1) > packet->end)
@@ -54,7 +59,7 @@ static __always_inline int parse_frame(struct packet *packet) {
     if (unlikely((void *)(tags + TAGS_MAX) > packet->end))
         return parse_short_frame(packet);
 
-    __be16 protocol = eth->h_proto;
+    __be16 protocol = frame_protocol(eth);
     __u32 count = 0;
 
     packet->eth = eth;

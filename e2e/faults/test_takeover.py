@@ -156,3 +156,46 @@ def test_another_size_and_back(lab: Lab, results: Results) -> None:
             start(lab, LB)
 
     troubled(lab, results, "tables of another size, and back", trouble, bound_lost=False)
+
+
+# Other services
+
+
+def change(lab: Lab, modes: tuple[str, ...], only_first: bool = False) -> None:
+    """The service that is under load is of the first mode from now on; of the others there may be none."""
+    lab.configure(LB, modes=modes)
+    file = lab.store.config(LB)
+    if only_first:
+        text = file.read_text()
+        service, _, rest = text.partition("\n[[service]]\n")[2].partition("\n[")
+        assert service
+        file.write_text(text.replace(f"\n[[service]]\n{service}", ""))
+    lab.kill(LB)
+    start(lab, LB)
+
+
+@pytest.mark.lab(LabOptions(load_balancers=1, modes=("l2", "l4"), udp=True))
+def test_another_mode_and_back(lab: Lab, results: Results) -> None:
+    def trouble() -> None:
+        change(lab, ("l4", "l2"))
+        change(lab, ("l2", "l4"))
+
+    troubled(lab, results, "l2 becomes l4, and l2 again", trouble, bound_lost=False)
+
+
+@pytest.mark.lab(LabOptions(load_balancers=1, modes=("l2", "l4"), udp=True))
+def test_a_mode_that_nodes_prepare_for_and_back(lab: Lab, results: Results) -> None:
+    """No other service has the address: nodes must take it before they are sent to there."""
+    change(lab, ("l4", "l2"), only_first=True)
+    lab.wait_routing(30)
+    time.sleep(1)
+
+    def trouble() -> None:
+        change(lab, ("l2", "l4"), only_first=True)
+        time.sleep(1)
+        change(lab, ("l4", "l2"), only_first=True)
+
+    try:
+        troubled(lab, results, "l4 becomes l2, which no other service is, and l4 again", trouble, bound_lost=False)
+    finally:
+        change(lab, ("l2", "l4"))
