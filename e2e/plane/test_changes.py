@@ -6,6 +6,7 @@ Of each flow it is known which node answers it, so what may break can be told fr
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 
 from e2e.faults import scenes
 from e2e.plane import clients
@@ -116,7 +117,7 @@ def test_a_restart_under_load_breaks_no_flow_and_fails_no_request(lab: Lab, long
             lab.stop("lb-0")
             stopped_s = time.monotonic()
             lab.start("lb-0")
-            until(lambda: scenes.answering(watch, lab.servers, stopped_s), STARTED_WITHIN_S)
+            until(partial(scenes.answering, watch, lab.servers, stopped_s), STARTED_WITHIN_S)
         asked(cells, time.monotonic() + 0.2)
         asked(datagrams, time.monotonic())
     assert traffic.final is not None
