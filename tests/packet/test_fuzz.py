@@ -12,7 +12,7 @@ import pytest
 from gale.dataplane.abi import verdicts
 from gale.dataplane.compiler import source
 from tests.packet.fuzz.__main__ import ROOT
-from tests.packet.fuzz.cast import SETTINGS
+from tests.packet.fuzz.cast import CASTS
 from tests.packet.fuzz.hunt import Hunt
 from tests.packet.fuzz.plants import PLANTS
 from tests.packet.fuzz.rig import Rig, text_with
@@ -52,7 +52,7 @@ def test_the_packet_path_is_the_models() -> None:
 def test_a_planted_fault_is_found(name: str) -> None:
     """Within the first 60,000 inputs of whatever seed."""
     text = text_with(source(), PLANTS[name])
-    hunt = Hunt(Rig(SETTINGS, text, explain="explanation" in name), random.randrange(1 << 32))
+    hunt = Hunt(Rig(CASTS["all"].settings, text, explain="explanation" in name), random.randrange(1 << 32))
     failures = (hunt.epoch(number) for number in range(EPOCHS_TO_BITE))
     found = next((failure for failure in failures if failure), None)
     assert found, f"{hunt.inputs} inputs, and nobody noticed"
