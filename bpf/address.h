@@ -18,6 +18,12 @@ static __always_inline union address address4(__be32 address) {
     return (union address){.words = {0, 0, MAPPED, address}};
 }
 
+/* In two loads: LLVM would take four, for want of alignment, and what reads both halves of it then had to wait. */
+static __always_inline void load_address(union address *address, const void *from) {
+    address->halves[0] = ((const __u64 *)from)[0];
+    address->halves[1] = ((const __u64 *)from)[1];
+}
+
 static __always_inline bool address_equal(const union address *a, const union address *b) {
     return a->halves[1] == b->halves[1] && a->halves[0] == b->halves[0];
 }

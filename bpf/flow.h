@@ -78,12 +78,15 @@ static __always_inline void unlock_entry(__u64 *word, __u64 fresh) {
     __sync_lock_test_and_set(word, (locked & ~(WORD_VERSION - 1)) | fresh);
 }
 
+static __always_inline __u64 flow_hash(const union address *client, __be16 client_port, __u16 listener) {
+    __u64 rest = ((__u64)client_port << 16 | listener) * (SECRET_1 | 1);
+
+    return hash_mix((hash_mix(SECRET_0 ^ client->halves[0]) ^ client->halves[1]) + rest);
+}
+
 /* Which place of its set a flow tries first. */
 static __always_inline __u32 flow_place(const union address *client, __be16 client_port, __u16 listener) {
-    __u64 rest = ((__u64)client_port << 16 | listener) * (SECRET_1 | 1);
-    __u64 hash = hash_mix((hash_mix(SECRET_0 ^ client->halves[0]) ^ client->halves[1]) + rest);
-
-    return hash & (FLOW_PLACES - 1);
+    return flow_hash(client, client_port, listener) & (FLOW_PLACES - 1);
 }
 
 /* The places of a set, from the one tried first: two share a cache line. */
@@ -96,9 +99,9 @@ static __always_inline bool is_flow(const struct flow *flow, const union address
     return flow->client_port == client_port && flow->listener == listener && address_equal(&flow->client, client);
 }
 
-/* The address a node is known by in `returns`. */
+/* What a node's address is known by in `returns`. Of IPv6, no two of one network have the same: the factor is odd. */
 static __always_inline __u64 fingerprint(const union address *node, const int version) {
-    return version == 4 ? bpf_ntohl(node->words[3]) : hash_mix(hash_mix(high(node)) ^ low(node));
+    return version == 4 ? bpf_ntohl(node->words[3]) : high(node) * HASH_SEED + low(node) * (SECRET_0 | 1);
 }
 
 /* Where the ports of a node and a protocol begin: they lie side by side. */

@@ -3,7 +3,8 @@
  * The tables of flows: finding, opening and following. Invariants:
  *
  * 1. A place of `returns` belongs to one flow, and so does the port it stands for. It is taken from a flow that is over
- *    (lifetime.h), or under pressure from one whose port is another node's; from a living flow of the same port never.
+ *    (lifetime.h), or when no other is to be had: from one whose port is another node's, or from one that has been
+ *    opening for longer than any client needs. From an established flow of the same port it is never taken.
  *    Who takes a place takes the old flow's entry in `flows` away first, so that nobody goes on sending by it.
  * 2. Only a SYN, or UDP, opens a flow, and neither can move a flow that lives: it goes to the node the flow has, which
  *    knows how to answer (RFC 9293, 3.10.7.4). Someone who forges SYNs breaks no connection.
@@ -64,10 +65,14 @@ static __always_inline void change_flow(const struct return_path *path, __u64 se
     if (!find_flow(&path->client, path->client_port, path->listener, &found) || found.node != path->number ||
         found.source_port != path->source_port)
         return;
+    for (int attempt = 0; attempt < NOTE_TRIES; attempt++) {
+        __u64 fresh = forget ? (found.word & ~(WORD_VERSION - 1)) + WORD_VERSION : (found.word & ~clear) | set;
+        __u64 held = __sync_val_compare_and_swap(&found.entry->word, found.word, fresh);
 
-    __u64 fresh = forget ? (found.word & ~(WORD_VERSION - 1)) + WORD_VERSION : (found.word & ~clear) | set;
-
-    __sync_val_compare_and_swap(&found.entry->word, found.word, fresh);
+        if (held == found.word || !same_version(held, found.word))
+            return;
+        found.word = held;
+    }
 }
 
 /* What a client's packet shows about its flow. */
@@ -98,7 +103,8 @@ static __always_inline void remember_way(struct return_path *path, const struct 
     *(__u16 *)(path->macs + 6) = *(const __u16 *)destination;
     *(__u32 *)(path->macs + 8) = *(const __u32 *)(destination + 2);
     path->tags = packet->tags | (packet->tpid == bpf_htons(ETH_P_8021AD) ? OUTER_8021AD : 0);
-    *(__u32 *)path->vlan = *(const __u32 *)packet->vlan;
+    path->vlan[0] = packet->vlan[0];
+    path->vlan[1] = packet->vlan[1];
 }
 
 /* True if a packet tells nothing of its flow that its entry does not say already. */
@@ -145,9 +151,13 @@ static __always_inline __u64 room_of_path(const struct return_path *path, const 
         return ROOM(FREE);
     if (life_over(word, path->protocol, now))
         return room_in(OF_ENDED, word, now);
-    if (!is_return_path(path, wanted->node, wanted->node_port, wanted->source_port, wanted->protocol))
-        return room_in(word & ESTABLISHED ? OF_ESTABLISHED : OF_OPENING, word, now);
-    return leads_to(path, &wanted->client, wanted->client_port, wanted->listener) ? ROOM(OWN) : 0;
+    if (is_return_path(path, wanted->node, wanted->node_port, wanted->source_port, wanted->protocol)) {
+        if (leads_to(path, &wanted->client, wanted->client_port, wanted->listener))
+            return ROOM(OWN);
+        if (word & ESTABLISHED || word_age(word, now) < QUIET_PRESSED)
+            return 0;
+    }
+    return room_in(word & ESTABLISHED ? OF_ESTABLISHED : OF_OPENING, word, now);
 }
 
 /* How much may be had of a place of `flows`. */
@@ -211,7 +221,7 @@ struct candidate {
 static __always_inline enum verdict find_room(struct return_path *wanted, struct candidate *best, __u32 now,
                                               const bool dry) {
     __u32 base = return_base(wanted->node, wanted->node_port, wanted->protocol);
-    __u32 chance = base ^ now ^ bpf_ntohl(wanted->client.words[3]);
+    __u32 chance = now ^ flow_hash(&wanted->client, wanted->client_port, wanted->listener) >> 32;
 
     best->room = 0;
     wanted->source_port = wanted->client_port;
@@ -239,7 +249,8 @@ static __always_inline enum verdict find_room(struct return_path *wanted, struct
 }
 
 /* Opens the flow that `wanted` describes, as far as its source port, which is chosen here. */
-static __always_inline enum verdict open_flow(struct return_path *wanted, __u8 birth, __u32 now, const bool dry) {
+static __always_inline enum verdict open_flow(const struct packet *packet, struct return_path *wanted, __u8 birth,
+                                              __u32 now, const bool dry) {
     struct candidate place;
     enum verdict verdict = find_room(wanted, &place, now, dry);
 
@@ -247,7 +258,8 @@ static __always_inline enum verdict open_flow(struct return_path *wanted, __u8 b
         return verdict;
     if (place.word & USED)
         change_flow(place.path, 0, 0, true);
-    __builtin_memcpy(place.path, wanted, __builtin_offsetof(struct return_path, word));
+    __builtin_memcpy(place.path, wanted, __builtin_offsetof(struct return_path, vlan));
+    remember_way(place.path, packet);
 
     bool entered = enter_flow(wanted, birth, now);
 

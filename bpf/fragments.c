@@ -38,5 +38,6 @@ static __always_inline bool recall_ports(struct packet *packet, const int versio
     packet->source_port = ports->source_port;
     packet->destination_port = ports->destination_port;
     packet->tcp_flags = 0;
+    packet->protocol = obscure(packet->protocol, ports->source_port);
     return true;
 }

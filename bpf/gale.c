@@ -35,7 +35,7 @@ static __always_inline enum verdict parse_error(const struct packet *packet, str
 /* An error about what a service sent: its source is the listener. It comes to the address that it is about. */
 static __always_inline enum verdict public_error(struct xdp_md *ctx, struct packet *packet, const int version,
                                                  const bool dry) {
-    struct packet quoted = {};
+    struct packet quoted;
     enum verdict verdict = parse_error(packet, &quoted, version);
     __u32 zero = 0;
     struct directory *known = directory.lookup(&zero);
@@ -172,7 +172,7 @@ static __always_inline enum verdict private_packet(struct __sk_buff *skb, struct
     if (parse_ip(packet, skb->len - ((void *)packet->ip - packet->data), version, false) != UNDECIDED)
         return NOT_A_REPLY;
     if (is_icmp(packet->protocol, version)) {
-        struct packet quoted = {};
+        struct packet quoted;
 
         if (parse_error(packet, &quoted, version) != UNDECIDED)
             return NOT_A_REPLY;

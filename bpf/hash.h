@@ -17,12 +17,13 @@ static __always_inline __u64 hash_mix(__u64 x) {
     return x ^ (x >> 31);
 }
 
+/* The halves of an address as numbers. */
 static __always_inline __u64 high(const union address *address) {
-    return (__u64)bpf_ntohl(address->words[0]) << 32 | bpf_ntohl(address->words[1]);
+    return bpf_ntohll(address->halves[0]);
 }
 
 static __always_inline __u64 low(const union address *address) {
-    return (__u64)bpf_ntohl(address->words[2]) << 32 | bpf_ntohl(address->words[3]);
+    return bpf_ntohll(address->halves[1]);
 }
 
 /* The flow of a client and a service's address, in this order: for what a node sends it is destination and source. */

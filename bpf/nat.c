@@ -43,7 +43,8 @@ static __always_inline struct return_path wanted_path(const struct packet *packe
                                                       __u16 number, const struct node *node, __u32 node_number,
                                                       const int version) {
     union address address = node_address(node, version);
-    struct return_path path = {
+
+    return (struct return_path){
         .node = fingerprint(&address, version),
         .node_port = listener->target_port,
         .protocol = packet->protocol,
@@ -52,9 +53,6 @@ static __always_inline struct return_path wanted_path(const struct packet *packe
         .listener = number,
         .client = packet->source,
     };
-
-    remember_way(&path, packet);
-    return path;
 }
 
 /* While a start converts the tables, a flow may only seem to be missing. */
@@ -106,7 +104,7 @@ static __always_inline enum verdict nat_forward(struct xdp_md *ctx, struct packe
         return too_big(ctx, packet, hop->mtu, version, dry);
     if (unlikely(verdict == OPENED)) {
         struct return_path path = wanted_path(packet, listener, number, node, found.node, version);
-        enum verdict refused = open_flow(&path, node->birth, now, dry);
+        enum verdict refused = open_flow(packet, &path, node->birth, now, dry);
 
         if (refused != UNDECIDED)
             return refused;

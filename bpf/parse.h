@@ -23,6 +23,11 @@ static __always_inline bool is_tag(__be16 protocol) {
     return protocol == bpf_htons(ETH_P_8021Q) || protocol == bpf_htons(ETH_P_8021AD);
 }
 
+/* In one load: struct ethhdr says that it may lie anywhere, and LLVM would take a byte at a time. */
+static __always_inline __be16 frame_protocol(const struct ethhdr *eth) {
+    return ((const __be16 *)eth)[ETH_ALEN];
+}
+
 /* A frame that is too short for TAGS_MAX tags, and therefore for IP as well. */
 static __always_inline int parse_short_frame(const struct packet *packet) {
     const struct ethhdr *eth = packet->data;
@@ -31,7 +36,7 @@ static __always_inline int parse_short_frame(const struct packet *packet) {
     if ((void *)tag > packet->end)
         return MALFORMED_FRAME;
 
-    __be16 protocol = eth->h_proto;
+    __be16 protocol = frame_protocol(eth);
 
     if (is_tag(protocol)) {
         if ((void *)(tag + 1) > packet->end)
@@ -54,7 +59,7 @@ static __always_inline int parse_frame(struct packet *packet) {
     if (unlikely((void *)(tags + TAGS_MAX) > packet->end))
         return parse_short_frame(packet);
 
-    __be16 protocol = eth->h_proto;
+    __be16 protocol = frame_protocol(eth);
     __u32 count = 0;
 
     packet->eth = eth;
@@ -62,6 +67,7 @@ static __always_inline int parse_frame(struct packet *packet) {
     packet->vlan[0] = packet->vlan[1] = 0;
     if (unlikely(is_tag(protocol))) {
         packet->vlan[0] = tags[0].control;
+        packet->tpid = obscure(protocol, tags[0].control);
         protocol = tags[0].protocol;
         count = 1;
         if (is_tag(protocol)) {
@@ -168,8 +174,8 @@ static __always_inline enum verdict parse_ip6(struct packet *packet, __u32 left,
         return verdict;
     if (packet->length < packet->transport_offset)
         return MALFORMED;
-    __builtin_memcpy(&packet->source, &ip->saddr, sizeof(packet->source));
-    __builtin_memcpy(&packet->destination, &ip->daddr, sizeof(packet->destination));
+    load_address(&packet->source, &ip->saddr);
+    load_address(&packet->destination, &ip->daddr);
     return UNDECIDED;
 }
 

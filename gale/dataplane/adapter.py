@@ -97,7 +97,7 @@ class BpfDataplane:
                 if self._addresses.get(number, (address, ""))[0] != address:
                     traffic = self._program.maps["node_traffic"]
                     traffic.update(number, bytes(traffic.value_size))
-                self._reach.set(number, address, address6)
+                self._reach.put(number, address, address6)
                 self._addresses[number] = address, address6
             case SetSlots(service, owners):
                 self._maps.set_slots(service, owners)

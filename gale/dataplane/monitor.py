@@ -10,7 +10,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from gale.dataplane.neighbours import MAC_KNOWN
+from gale.dataplane.neighbours import MAC_KNOWN, Neighbour
 from gale.dataplane.rtnetlink import NETLINK_ROUTE, attributes, messages
 
 # linux/rtnetlink.h
@@ -34,9 +34,7 @@ _DATAGRAM_MAX = 1 << 16
 
 @dataclass(frozen=True, slots=True)
 class NeighbourLearned:
-    """`neighbour`: interface and address."""
-
-    neighbour: tuple[int, bytes]
+    neighbour: Neighbour
     mac: bytes
 
 

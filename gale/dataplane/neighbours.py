@@ -31,7 +31,7 @@ from gale.dataplane.rtnetlink import (
 from gale.errors import DataplaneError
 
 # linux/rtnetlink.h
-_RTM_GETROUTE, _RTM_NEWNEIGH, _RTM_GETNEIGH = 26, 28, 30
+_RTM_GETROUTE, _RTM_NEWNEIGH, _RTM_DELNEIGH, _RTM_GETNEIGH = 26, 28, 29, 30
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_METRICS, _RTA_VIA = 1, 4, 5, 8, 18
 _RTAX_MTU = 2
 _RTN_UNICAST = 1
@@ -44,6 +44,7 @@ _NUD_REACHABLE = 0x02
 _NUD_STALE = 0x04
 _NUD_DELAY = 0x08
 _NUD_PROBE = 0x10
+_NUD_NOARP = 0x40
 _NUD_PERMANENT = 0x80
 MAC_KNOWN = _NUD_REACHABLE | _NUD_STALE | _NUD_DELAY | _NUD_PROBE | _NUD_PERMANENT
 _CERTAIN = _NUD_REACHABLE | _NUD_PERMANENT
@@ -52,12 +53,15 @@ _NTF_USE = 0x01
 _FAMILIES = {4: AF_INET, 16: AF_INET6}  # by the length of an address
 _MAC_SIZE = 6
 
+Neighbour = tuple[int, bytes]
+"""Where the kernel keeps a next hop: the interface of the route, and the address."""
+
 
 @dataclass(frozen=True, slots=True)
 class Way:
     """How one address is reached, or the trouble with it.
 
-    neighbour      where the kernel keeps the next hop: the interface of the route, and the address
+    neighbour      the next hop
     out            the interface frames leave by
     interface_mac  their source
     mac            their destination; None while the kernel does not know it
@@ -67,7 +71,7 @@ class Way:
     trouble        why nothing can be sent that way; empty if it can, or will once the MAC address is known
     """
 
-    neighbour: tuple[int, bytes] = (0, b"")
+    neighbour: Neighbour = (0, b"")
     out: int = 0
     interface: str = ""
     interface_mac: bytes = b""
@@ -154,25 +158,34 @@ class Resolver:
             _route(question.attributes[_RTA_DST], answer) for question, answer in zip(questions, answers, strict=True)
         ]
 
-    def _macs(self, hops: list[tuple[int, bytes]]) -> list[bytes | None]:
+    def _macs(self, hops: list[Neighbour]) -> list[bytes | None]:
         """The MAC addresses of neighbours, where the kernel knows them. It is asked to look for those it is not sure
         of."""
-
-        def question(kind: int, hop: tuple[int, bytes], *, use: int = 0, flags: int = 0) -> Question:
-            ifindex, address = hop
-            head = _NEIGHBOUR.pack(_FAMILIES[len(address)], ifindex, 0, use)
-            return Question(kind, head, {_NDA_DST: address}, flags)
-
-        answers = self._kernel.ask_all([question(_RTM_GETNEIGH, hop) for hop in hops])
-        states = [_NEIGHBOUR.unpack(answer.head)[2] if answer.head else 0 for answer in answers]
-        flags = NLM_F_ACK | NLM_F_REPLACE | NLM_F_CREATE
-        unsure = [hop for hop, state in zip(hops, states, strict=True) if not state & _CERTAIN]
-        asked = self._kernel.ask_all([question(_RTM_NEWNEIGH, hop, use=_NTF_USE, flags=flags) for hop in unsure])
-        self.full = any(answer.error == errno.ENOBUFS for answer in asked)
+        answers = self._kernel.ask_all([_about(_RTM_GETNEIGH, hop) for hop in hops])
+        states = [_state(answer) for answer in answers]
+        self._look_for([hop for hop, state in zip(hops, states, strict=True) if not state & _CERTAIN])
         return [
             answer.attributes.get(_NDA_LLADDR) if state & MAC_KNOWN else None
             for answer, state in zip(answers, states, strict=True)
         ]
+
+    def _look_for(self, hops: list[Neighbour]) -> None:
+        flags = NLM_F_ACK | NLM_F_REPLACE | NLM_F_CREATE
+        asked = self._kernel.ask_all([_about(_RTM_NEWNEIGH, hop, use=_NTF_USE, flags=flags) for hop in hops])
+        self.full = any(answer.error == errno.ENOBUFS for answer in asked)
+
+    def look_again(self, neighbours: Iterable[Neighbour]) -> None:
+        """What the kernel knows of these is out of date. It would find out within a minute, and is made to look for
+        them now; but nothing is done about what an operator has set. Raises DataplaneError."""
+        hops = list(neighbours)
+        try:
+            answers = self._kernel.ask_all([_about(_RTM_GETNEIGH, hop) for hop in hops])
+            states = zip(hops, map(_state, answers), strict=True)
+            doubtful = [hop for hop, state in states if not state & (_NUD_NOARP | _NUD_PERMANENT)]
+            self._kernel.ask_all([_about(_RTM_DELNEIGH, hop, flags=NLM_F_ACK) for hop in doubtful])
+            self._look_for(doubtful)
+        except OSError as error:
+            raise DataplaneError(f"the kernel does not look for neighbours: {error}") from error
 
     def _way(self, node: str, route: _Route, mac: bytes | None) -> Way:
         link = self.link(route.ifindex)
@@ -202,6 +215,16 @@ class Resolver:
         if self.native and out.takes is False:
             return f"{out.name} takes no frames from XDP: of a veth, the peer needs GRO (ethtool -K PEER gro on)"
         return ""
+
+
+def _about(kind: int, hop: Neighbour, *, use: int = 0, flags: int = 0) -> Question:
+    ifindex, address = hop
+    head = _NEIGHBOUR.pack(_FAMILIES[len(address)], ifindex, 0, use)
+    return Question(kind, head, {_NDA_DST: address}, flags)
+
+
+def _state(answer: Answer) -> int:
+    return int(_NEIGHBOUR.unpack(answer.head)[2]) if answer.head else 0
 
 
 def _route(address: bytes, answer: Answer) -> _Route | str:

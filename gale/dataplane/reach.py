@@ -27,7 +27,7 @@ from gale.dataplane.monitor import (
     NeighbourLearned,
     RouteChanged,
 )
-from gale.dataplane.neighbours import Resolver, Way
+from gale.dataplane.neighbours import Neighbour, Resolver, Way
 
 SWEEP_MAX = 500  # addresses
 SLICE_S = 0.005
@@ -65,7 +65,7 @@ class Reach:
         self._numbers: dict[str, set[int]] = {}
         self._ways: dict[str, Way] = {}
         self._values: dict[int, dict[str, int]] = {4: {}, 16: {}}  # addresses as numbers, by their length
-        self._neighbours: dict[tuple[int, bytes], set[str]] = {}
+        self._neighbours: dict[Neighbour, set[str]] = {}
         self._doubtful: dict[str, None] = {}
         self._prefixes: dict[tuple[int, int], set[int]] = {}  # bytes of an address, length
         self._turns = {"all": "", "closed": ""}
@@ -80,7 +80,7 @@ class Reach:
         """The kernel's table of neighbours has no room for all of them."""
         return self._resolver.full
 
-    def set(self, number: int, address: str, address6: str) -> None:
+    def put(self, number: int, address: str, address6: str) -> None:
         """A node appears or moves. Raises DataplaneError; then nothing has changed."""
         addresses = [each for each in (address, address6) if each]
         ways = {each: self._ways[each] for each in addresses if each in self._ways}
@@ -143,9 +143,11 @@ class Reach:
         end = None if slice_s is None else time.monotonic() + slice_s
         while self._doubtful and (end is None or time.monotonic() < end):
             some = [address for address, _ in zip(self._doubtful, range(_CHUNK), strict=False)]
+            outdated = set[Neighbour]()
             for address, way in self._resolver.resolve(some).items():
-                self._renew(address, way)
+                outdated |= self._renew(address, way)
                 self._doubtful.pop(address, None)
+            self._resolver.look_again(outdated)
         return bool(self._doubtful)
 
     def changes(self) -> tuple[WayChange, ...]:
@@ -180,20 +182,25 @@ class Reach:
     def _doubt(self, addresses: Iterable[str]) -> None:
         self._doubtful.update(dict.fromkeys(addresses))
 
-    def _renew(self, address: str, way: Way) -> None:
-        """Write the nodes with this address, if the way to it has changed."""
-        before = self._ways.get(address)
+    def _renew(self, address: str, way: Way) -> set[Neighbour]:
+        """Write the nodes with this address, if the way to it has changed. Gives the neighbours of their other
+        addresses that have the MAC address which is no longer this one's: likely they have changed together."""
+        before, outdated = self._ways.get(address), set[Neighbour]()
         if before is None:
-            return
+            return outdated
         after = _keep_mac(before, way)
         if after == before:
-            return
+            return outdated
         for number in sorted(self._numbers[address]):
             pair = self._nodes[number]
             four, six = (after if each == address else self._ways.get(each, _NO_ADDRESS) for each in pair)
             self._write(number, *pair, four, six)
             self._changes.append(WayChange(number, address, before, after))
+            if before.mac and before.mac != after.mac:
+                others = (each for each in (four, six) if each is not after and each.out == before.out)
+                outdated.update(other.neighbour for other in others if other.mac == before.mac)
         self._note(address, after)
+        return outdated
 
     def _note(self, address: str, way: Way) -> None:
         self._forget(address)

@@ -24,7 +24,7 @@ from gale.dataplane.farewell import forget
 from gale.dataplane.links import interface_index
 from gale.dataplane.maps import Maps, born_before
 from gale.dataplane.pins import KEPT, Old, Pins
-from gale.dataplane.program import PRIVATE_PROGRAM, PUBLIC_PROGRAM, Secrets, constants, jiffies_per_second, load
+from gale.dataplane.program import PRIVATE_PROGRAM, PUBLIC_PROGRAM, Secrets, jiffies_per_second, load
 from gale.dataplane.settings import DataplaneSettings
 from gale.dataplane.syscall import program_info
 from gale.errors import DataplaneError, HostError
@@ -61,7 +61,7 @@ class Start:
         self.maps = Maps(self.program, settings, directory, self._born)
         self.adopted = self.program.adopted
         self._pinned = self._pins.describe(self.program, secrets)
-        self._conversions = self._to_convert(old, constants(settings, secrets, directory.modes))
+        self._conversions = self._to_convert(old)
         self._lost: set[bytes] = set()
         self._handle: int | None = None
         self._attachment: Attachment | None = None
@@ -167,11 +167,11 @@ class Start:
         until = (jiffies.now() + seconds * jiffies_per_second()) % (1 << 32) if seconds else 0
         self.program.maps["takeover"].update(0, max(until, 1) if seconds else 0)
 
-    def _to_convert(self, old: Old | None, constants: list[str]) -> dict[str, Conversion]:
+    def _to_convert(self, old: Old | None) -> dict[str, Conversion]:
         if old is None or self.program.private_fd is None:
             return {}
         return {
-            name: Conversion(old.maps[name], self.program.maps[name], constants)
+            name: Conversion(old.maps[name], self.program.maps[name], self.program.cflags)
             for name in TABLES
             if name in old.maps and name not in self.adopted
         }

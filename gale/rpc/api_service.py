@@ -120,7 +120,13 @@ class ManagementService(services.ManagementServiceServicer):
         asked = type(request)()
         asked.CopyFrom(request)
         asked.here = True
-        mine, answers = await asyncio.gather(ours(), self._others(lambda server: ask(server, method, asked, timeout_s)))
+
+        async def theirs(server: Server) -> Any:
+            if timeout_s > ASK_DATAPLANE_S:  # a machine that is off is not waited for so long
+                await fetch_local_status(server, ASK_OTHERS_S)
+            return await ask(server, method, asked, timeout_s)
+
+        mine, answers = await asyncio.gather(ours(), self._others(theirs))
         parts = {me: mine}
         for address, answer in answers.items():
             if isinstance(answer, str):

@@ -1,4 +1,4 @@
-"""Fixtures of the packet tests: a load balancer for l4 and one for l2 and l3, compiled once, emptied for each test."""
+"""Fixtures of the packet tests: a load balancer for l4, one for l2 and l3, and a node; compiled once."""
 
 import pytest
 
@@ -6,6 +6,7 @@ from gale.dataplane.syscall import require_bpf
 from gale.errors import HostError
 from tests.packet.balancer import Balancer
 from tests.packet.direct import Direct
+from tests.packet.tunnels import Node
 
 
 @pytest.fixture(scope="session")
@@ -39,3 +40,9 @@ def loaded_direct(bpf: None) -> Direct:
 def direct(loaded_direct: Direct) -> Direct:
     loaded_direct.reset()
     return loaded_direct
+
+
+@pytest.fixture(scope="session")
+def node(bpf: None) -> Node:
+    """It keeps nothing but counters."""
+    return Node()

@@ -122,6 +122,7 @@ class Direct:
     """The programs and their maps."""
 
     def __init__(self, settings: DataplaneSettings = SETTINGS) -> None:
+        self.settings = settings
         self.program = load(settings)
         self.maps = self.program.maps
         self._fill_directory()
@@ -164,13 +165,13 @@ class Direct:
         self.set_owners([node.number if node else 0] * SLOTS)
 
     def set_owners(self, numbers: list[int]) -> None:
-        for service in range(len(SETTINGS.services)):
+        for service in range(len(self.settings.services)):
             self.maps["slot_tables"].update(2 * service, struct.pack(f"={SLOTS}H", *numbers))
             self.maps["active"].update(service, 2 * service)
 
     def traffic(self, way: Way) -> dict[str, int]:
         """Of a service: what is not zero."""
-        return self._traffic("service_traffic", SETTINGS.services.index(way.name))
+        return self._traffic("service_traffic", self.settings.services.index(way.name))
 
     def node_traffic(self, node: Node) -> dict[str, int]:
         return self._traffic("node_traffic", node.number)
@@ -184,11 +185,12 @@ class Direct:
     def _fill_directory(self) -> None:
         directory = self.maps["directory"].Leaf()
         first = memoryview(directory).cast("B")[: 2 << 16].cast("H")
-        for number, listener in enumerate(SETTINGS.listeners, start=1):
+        for number, listener in enumerate(self.settings.listeners, start=1):
             entry = directory.listeners[number]
             entry.address.bytes[:] = packed(listener.address)
-            entry.port = entry.target_port = port = socket.htons(listener.port)
-            entry.service = SETTINGS.services.index(listener.service)
+            entry.port = port = socket.htons(listener.port)
+            entry.target_port = socket.htons(listener.target_port)
+            entry.service = self.settings.services.index(listener.service)
             entry.protocol, entry.mode = PROTOCOLS[listener.protocol], MODES[listener.mode]
             entry.tunnel = listener.tunnel
             entry.next, first[port] = first[port], number

@@ -4,9 +4,10 @@ import socket
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
-from gale.core.plan import SetNode, SetSlots
+from gale.core.plan import ClearNode, SetNode, SetSlots
 from gale.dataplane.adapter import BpfDataplane
 from gale.dataplane.settings import DataplaneSettings, Listener
+from gale.ports import Counters
 from tests.packet.network import NODE, NODE6, PRIVATE, PRIVATE6, PUBLIC, PUBLIC6, Network, eventually, namespace
 
 WEB, WEB_ON_NODES, DNS, DNS_ON_NODES, SLOTS = 80, 8080, 53, 5353, 64
@@ -23,6 +24,9 @@ SETTINGS = DataplaneSettings(
     slots=SLOTS,
     flows=1 << 12,
 )
+SETTINGS4 = replace(SETTINGS, listeners=tuple(each for each in SETTINGS.listeners if ":" not in each.address))
+"""Half as long to compile."""
+
 SIDES = {PUBLIC: (NODE, PRIVATE), PUBLIC6: (NODE6, PRIVATE6)}
 """The address of a service -> the node's, and whom the node sees."""
 
@@ -31,9 +35,7 @@ def loaded(net: Network, settings: DataplaneSettings = SETTINGS) -> BpfDataplane
     """With one node that owns every slot, and can be reached; not attached yet."""
     with namespace(net.balancer):
         dataplane = BpfDataplane(settings)
-        dataplane.perform(SetNode(1, NODE, NODE6))
-        for service in settings.services:
-            dataplane.perform(SetSlots(service, b"\1\0" * SLOTS))
+        give_node(dataplane)
         eventually(lambda: reachable(dataplane))
     return dataplane
 
@@ -43,17 +45,31 @@ def started(net: Network, settings: DataplaneSettings = SETTINGS) -> BpfDataplan
     dataplane = loaded(net, settings)
     with namespace(net.balancer):
         dataplane.attach()
-    assert reachable(dataplane)
+        assert reachable(dataplane)
     return dataplane
+
+
+def give_node(dataplane: BpfDataplane) -> None:
+    dataplane.perform(SetNode(1, NODE, NODE6))
+    for service in SERVICES:
+        dataplane.perform(SetSlots(service, b"\1\0" * SLOTS))
+
+
+def take_node(dataplane: BpfDataplane) -> None:
+    for service in SERVICES:
+        dataplane.perform(SetSlots(service, bytes(2 * SLOTS)))
+    dataplane.perform(ClearNode(1))
+
+
+def moved(dataplane: BpfDataplane, before: Counters) -> dict[str, int]:
+    """The verdicts of packets since then."""
+    now = dataplane.counters().verdicts
+    return {name: count - before.verdicts[name] for name, count in now.items() if count > before.verdicts[name]}
 
 
 def reachable(dataplane: BpfDataplane) -> bool:
     dataplane.refresh_neighbours()
     return not dataplane.unreachable
-
-
-def one_interface(public: str, private: str) -> DataplaneSettings:
-    return replace(SETTINGS, public_interface=public, private_interface=private)
 
 
 def exchange(net: Network, data: bytes, service: str = PUBLIC) -> tuple[bytes, bytes, str]:

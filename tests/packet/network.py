@@ -8,6 +8,7 @@ find out whether an IPv6 address is taken.
 """
 
 import ctypes
+import itertools
 import os
 import shutil
 import socket
@@ -22,6 +23,7 @@ CLIENT, PUBLIC = "198.51.100.7", "198.51.100.1"
 PRIVATE, NODE = "10.0.0.1", "10.0.0.11"
 CLIENT6, PUBLIC6 = "2001:db8:1::7", "2001:db8:1::1"
 PRIVATE6, NODE6 = "fd00::1", "fd00::11"
+_COUNT = itertools.count()
 _CLONE_NEWNET = 0x40000000
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
@@ -149,7 +151,8 @@ def one_arm() -> Iterator[Network]:
 
 @contextmanager
 def _namespaces(*roles: str) -> Iterator[list[str]]:
-    names = [f"dp-{role}-{os.getpid()}" for role in roles]
+    number = next(_COUNT)
+    names = [f"dp-{role}-{os.getpid()}-{number}" for role in roles]
     try:
         for name in names:
             run("ip", "netns", "add", name)

@@ -33,7 +33,7 @@ class Node:
         self.written: dict[int, tuple[Way, Way]] = {}
         with namespace(net.balancer):
             self.reach = Reach(self._write, Monitor(buffer))
-            self.reach.set(1, NODE, NODE6)
+            self.reach.put(1, NODE, NODE6)
 
     def _write(self, number: int, _: str, __: str, way: Way, way6: Way) -> None:
         self.written[number] = way, way6
@@ -86,6 +86,22 @@ def test_a_node_that_changes_its_mac_is_noticed_when_it_speaks(net: Network, nod
     with net.datagrams(net.node, NODE) as speaking:
         speaking.sendto(b"hello", (PRIVATE, 9))
     eventually(lambda: node.way.mac == bytes.fromhex(MAC.replace(":", "")), WITHIN_S)
+
+
+def test_its_other_address_is_looked_for_again_then(net: Network, node: Node) -> None:
+    """The kernel believes for most of a minute that it knows it."""
+    net.ip(net.node, "link", "set", "eth0", "address", MAC)
+    with net.datagrams(net.node, NODE) as speaking:
+        speaking.sendto(b"hello", (PRIVATE, 9))
+    eventually(lambda: node.way6.mac == bytes.fromhex(MAC.replace(":", "")), WITHIN_S)
+
+
+def test_what_an_operator_has_set_stays(net: Network, node: Node) -> None:
+    permanent = ("lladdr", node.way6.mac.hex(":") if node.way6.mac else "", "dev", "private", "nud", "permanent")
+    net.ip(net.balancer, "neigh", "replace", NODE6, *permanent)
+    net.ip(net.balancer, "neigh", "replace", NODE, "lladdr", MAC, "dev", "private", "nud", "reachable")
+    eventually(lambda: node.way.mac == bytes.fromhex(MAC.replace(":", "")), WITHIN_S)
+    assert "PERMANENT" in net.ip(net.balancer, "neigh", "show", NODE6)
 
 
 def test_what_the_kernel_forgets_stays_good_and_is_asked_for_again(net: Network, node: Node) -> None:

@@ -2,12 +2,14 @@
 
 import asyncio
 import json
+import socket
 import sys
 from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import pytest
 
+from gale.core.commands import Announce
 from gale.core.shared import Service
 from gale.core.state import NodeInfo, Phase
 from gale.errors import DataplaneError, RemoteError
@@ -163,6 +165,17 @@ async def test_two_load_balancers_each_explain_for_themselves() -> None:
         first, second = explanations_plain(answer.load_balancers)
         assert (first["address"], first["verdict"]) == (ADDRESS, "forwarded")
         assert (second["address"], second["verdict"], second["error"]) == (GONE, "no_service", "")
+
+
+async def test_a_load_balancer_that_hangs_keeps_no_explanation_waiting() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        async with load_balancer((ADDRESS, GONE)) as box:
+            there = f"127.0.0.1:{silent.getsockname()[1]}"
+            await box.consensus.propose(Announce(0, GONE, there, "0.1.0", SHARED, False, False))
+            async with asyncio.timeout(3):
+                answer = await ask(box.api, "Explain", request(MIDDLE), 30)
+    mine, other = explanations_plain(answer.load_balancers)
+    assert (mine["verdict"], other["error"]) == ("no_service", f"{there}: no answer in time")
 
 
 async def test_why_a_node_does_not_serve_and_what_it_lacks_are_in_the_status() -> None:
