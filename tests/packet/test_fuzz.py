@@ -19,6 +19,8 @@ from tests.packet.fuzz.rig import Rig, text_with
 
 INPUTS = 2_000_000
 WITHIN_S = 270
+EPOCHS = 100
+"""Of a thousand frames each."""
 EPOCHS_TO_BITE = 60
 RARE = {"no_port", "no_room", "taking_over"}
 """Verdicts that need full tables or a change of layout; other tests see to them."""
@@ -44,6 +46,16 @@ def test_the_packet_path_is_the_models() -> None:
     assert sum(map(int, re.findall(r"^(\d+) inputs", done.stdout, re.MULTILINE))) >= INPUTS
     reached = set(re.findall(r"(\w+) \d+", done.stdout))
     assert {verdict.name for verdict in verdicts()} - reached <= RARE, "the frames do not reach these"
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.usefixtures("bpf", "one_cpu")
+@pytest.mark.parametrize("name", sorted(CASTS.keys() - {"all"}))
+def test_so_it_is_when_less_is_served(name: str) -> None:
+    """What is not served is not compiled; and tables may be too small for all."""
+    hunt = Hunt(Rig(CASTS[name].settings, source(), explain=False), random.randrange(1 << 32), CASTS[name])
+    failures = [failure for number in range(EPOCHS) if (failure := hunt.epoch(number))]
+    assert not failures, failures[0]
 
 
 @pytest.mark.timeout(120)
