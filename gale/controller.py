@@ -46,6 +46,7 @@ NEIGHBOURS_MS = 1_000
 VERIFY_MS = 60_000
 GOODBYE_S = 2.0
 REFUSED_MAX = 1_000
+ATTACH_MS = 2_000
 WRITES_MAX = 1_000  # map writes in one step
 FLOWLESS = ("no_flow", "taking_over")  # verdicts: such a packet, but no flow of it, is known
 ELECTION_MS = 1_000  # so long there may be no leader without that anything is wrong
@@ -68,6 +69,7 @@ class Controller:
         self._quorum_ms: int | None = None
         self._reconciled: object = None
         self._attached = False
+        self._whole_ms: int | None = None
         self._neighbours_ms = 0
         self._verified_ms: int | None = None
         self._parted: dict[int, None] = {}
@@ -222,7 +224,7 @@ class Controller:
             for number in tuple(self._parted):
                 self._dataplane.farewell(number)
                 del self._parted[number]
-            if not self._attached:
+            if not self._attached and self._may_attach(now_ms):
                 self._dataplane.attach()
                 self._attached = True
                 log.info("forwarding", generation=self._held.generation, **self._dataplane.attachments)
@@ -233,6 +235,18 @@ class Controller:
             self._settled("dataplane")
         except DataplaneError as error:
             self._troubled("dataplane", str(error))
+
+    def _may_attach(self, now_ms: int) -> bool:
+        """While an earlier start's programs forward, there is time to find out how nodes are reached, and for nodes to
+        prepare for what is new; but not more than a node may be silent for."""
+        self._whole_ms = now_ms if self._whole_ms is None else self._whole_ms
+        waits_for = self._dataplane.unprepared(self._watch.heard())
+        if waits_for and now_ms - self._whole_ms < max(ATTACH_MS, self.policy().checks_timeout_ms):
+            self._dataplane.refresh_neighbours()
+            return False
+        if waits_for:
+            log.warning("forwarding begins all the same", missing=waits_for)
+        return True
 
     def _verify_in_turn(self, now_ms: int) -> None:
         """Once the programs are attached, and from then on every minute."""

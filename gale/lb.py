@@ -98,7 +98,7 @@ async def run(config: LbConfig) -> None:
             )
             controller = Controller(me, consensus, dataplane, clock)
             add_NodeServiceServicer_to_server(
-                NodeService(address, controller, settings.listeners, [ip, *filter(None, [ip6])]), nodes
+                NodeService(address, controller, dataplane.listeners, [ip, *filter(None, [ip6])]), nodes
             )
             management = ManagementService(controller, config.quorum, config.api_port, own)
             add_ManagementServiceServicer_to_server(management, api)

@@ -3,7 +3,7 @@
 They implement the ports of gale/ports.py and enforce the same rules as the real ones; nothing is patched to use them.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 
 from gale.core.apply import apply
 from gale.core.commands import Command, Origin, Proposal
@@ -23,6 +23,7 @@ class MemoryDataplane:
     explanations  what `explain` gives: question -> explanation; any other question is for no service
     differences   what the next `verify` finds, and mends
     farewells     the numbers that were given one, in order
+    awaited       addresses of nodes that must have been heard before `attach`, if it is not to be too early
     """
 
     def __init__(self, services: Iterable[str] = ("default",)) -> None:
@@ -35,6 +36,7 @@ class MemoryDataplane:
         self.explanations: dict[Question, Explanation] = {}
         self.differences: tuple[str, ...] = ()
         self.farewells: list[int] = []
+        self.awaited: set[str] = set()
 
     def perform(self, write: Write) -> None:
         if self.refuse(write):
@@ -46,6 +48,9 @@ class MemoryDataplane:
 
     def attach(self) -> None:
         self.attachments = {"public": "memory", "private": "memory"}
+
+    def unprepared(self, heard: Container[str]) -> str:
+        return "" if self.awaited <= {address for address in self.awaited if address in heard} else "nodes"
 
     def refresh_neighbours(self) -> tuple[object, ...]:
         return ()

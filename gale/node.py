@@ -34,6 +34,7 @@ log = structlog.get_logger()
 
 CONNECT_S = 2.0
 GOODBYE_S = 3.0
+PAUSE_MOST_S = 5.0  # between two tries to reach a load balancer
 
 
 async def run(config: NodeConfig) -> None:
@@ -93,6 +94,7 @@ class Conversation:
         self._stop = stop
         self._last_told: tuple[str, str, str] | None = None
         self._attempt = 0
+        self._most_s = PAUSE_MOST_S
         self.goodbye_taken = False
 
     async def keep_up(self) -> None:
@@ -100,6 +102,7 @@ class Conversation:
             try:
                 async with node_link(self._server) as link:
                     config = await link.get_config(gale.__version__, CONNECT_S)
+                    self._most_s = min(PAUSE_MOST_S, config.checks_timeout_ms / 2000)  # heard before it is missed
                     await self._preparation.hear(str(self._server), told(config, self._config.services))
                     await self._report(link, config.interval_ms / 1000, config.checks_timeout_ms / 1000)
                     reason = "it ended the stream"
@@ -112,7 +115,9 @@ class Conversation:
             if self._attempt == 0:
                 log.warning("load balancer lost, trying again", load_balancer=str(self._server), reason=reason)
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._stop.wait(), backoff_s(self._attempt, random.random()))
+                await asyncio.wait_for(
+                    self._stop.wait(), backoff_s(self._attempt, random.random(), most_s=self._most_s)
+                )
             self._attempt += 1
 
     async def _report(self, link: NodeLink, interval_s: float, timeout_s: float) -> None:

@@ -4,7 +4,7 @@ Each has a real adapter (gale/raft/, gale/dataplane/, gale/clock.py) and a small
 runs (gale/memory.py); none is ever patched.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -231,6 +231,11 @@ class Dataplane(Protocol):
 
     def attach(self) -> None:
         """Put the programs on their interfaces; a program that is there is replaced atomically."""
+        ...
+
+    def unprepared(self, heard: Container[str]) -> str:
+        """What to wait for before `attach`, while an earlier start's programs forward; empty if nothing. `heard`: the
+        addresses of nodes that have asked this load balancer for its services since its start."""
         ...
 
     @property

@@ -167,7 +167,7 @@ def change(lab: Lab, modes: tuple[str, ...], only_first: bool = False) -> None:
     file = lab.store.config(LB)
     if only_first:
         text = file.read_text()
-        service, _, rest = text.partition("\n[[service]]\n")[2].partition("\n[")
+        service = text.partition("\n[[service]]\n")[2].partition("\n[")[0]
         assert service
         file.write_text(text.replace(f"\n[[service]]\n{service}", ""))
     lab.kill(LB)

@@ -61,6 +61,10 @@ class Watch:
         self._heard_ms = now_ms
         (self._unwell.discard if serving else self._unwell.add)(info.id)
 
+    def heard(self) -> frozenset[str]:
+        """The addresses of nodes that checked in here themselves."""
+        return frozenset(seen.info.address for seen in self._seen.values() if seen.info)
+
     def goodbye(self, node: str) -> None:
         if node in self._seen:
             self._seen[node].left = True

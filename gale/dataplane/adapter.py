@@ -7,7 +7,7 @@ was called in.
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from contextlib import suppress
 from dataclasses import replace
 
@@ -24,7 +24,7 @@ from gale.dataplane.links import Places, interface_index
 from gale.dataplane.neighbours import Way
 from gale.dataplane.program import Program
 from gale.dataplane.reach import Reach
-from gale.dataplane.settings import DataplaneSettings
+from gale.dataplane.settings import DataplaneSettings, Listener
 from gale.dataplane.takeover import Start
 from gale.errors import DataplaneError
 from gale.ports import Counters, Explanation, Question
@@ -84,6 +84,20 @@ class BpfDataplane:
             return  # nobody listens: `refresh_neighbours` does all the work
         self._loop.add_reader(self._reach.monitor.fileno(), self._heard)
         self._turn()
+
+    def unprepared(self, heard: Container[str]) -> str:
+        """What to wait for before `attach`, while an earlier start's programs forward; empty if nothing."""
+        if not self._started.replaces:
+            return ""
+        if self.unreachable:
+            return f"{len(self.unreachable)} nodes cannot be reached"
+        missing = [address for address, _ in self._addresses.values() if address not in heard]
+        return f"{len(missing)} nodes have not checked in" if self._started.nodes_prepare and missing else ""
+
+    @property
+    def listeners(self) -> tuple[Listener, ...]:
+        """What nodes are told of: also what was, while its connections go on."""
+        return self._settings.listeners + self._maps.directory.direct(self._settings.services)
 
     @property
     def attachments(self) -> Mapping[str, str]:

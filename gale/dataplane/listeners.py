@@ -63,6 +63,18 @@ class Directory:
     entries: Mapping[int, Known]
     given_up: frozenset[int] = field(default_factory=frozenset)
 
+    def direct(self, services: tuple[str, ...]) -> tuple[Listener, ...]:
+        """Listeners of l2 and l3 that were, and whose connections go on: nodes must keep their addresses."""
+        return tuple(
+            Listener(services[each.service], *each.key[:2], each.protocol, each.target_port, each.mode, each.tunnel)
+            for each in self.entries.values()
+            if not each.served and each.mode != "l4" and each.service < len(services)
+        )
+
+    def addresses_of_nodes(self) -> frozenset[str]:
+        """Those that nodes take for l2 and l3."""
+        return frozenset(each.address for each in self.entries.values() if each.mode != "l4")
+
     @property
     def modes(self) -> frozenset[str]:
         """Also of entries that are not served: their flows go on."""

@@ -40,7 +40,11 @@ _CLSACT, _FILTER = "clsact", "filter"
 
 
 class Start:
-    """Loaded on construction. Raises HostError or DataplaneError; then everything is as it was."""
+    """Loaded on construction. Raises HostError or DataplaneError; then everything is as it was.
+
+    replaces       programs of an earlier start forward meanwhile
+    nodes_prepare  nodes must take addresses that they do not have for those, before they are sent to there
+    """
 
     def __init__(self, settings: DataplaneSettings) -> None:
         self._settings = settings
@@ -57,6 +61,8 @@ class Start:
         secrets = old.secrets if old else Secrets.new()
         adopt = {name: known[name] for name in KEPT if name in known}
         self.program = load(settings, adopt=adopt, secrets=secrets, modes=directory.modes)
+        self.replaces = attach.xdp_program(self._public) == PUBLIC_PROGRAM
+        self.nodes_prepare = bool(directory.addresses_of_nodes() - before.addresses_of_nodes())
         self._born = born_before(known["nodes"]) if "nodes" in known else {}
         self.maps = Maps(self.program, settings, directory, self._born)
         self.adopted = self.program.adopted

@@ -100,11 +100,11 @@ def _one_line(text: str) -> str:
 
 
 def resolved_services(listeners: Iterable[Listening]) -> list[pb.ResolvedService]:
-    """The listeners, one entry a service: they differ in address and protocol only."""
-    found: dict[str, pb.ResolvedService] = {}
+    """The listeners, one entry a service and mode: they differ in address and protocol only."""
+    found: dict[tuple[str, str], pb.ResolvedService] = {}
     for listener in listeners:
         service = found.setdefault(
-            listener.service,
+            (listener.service, listener.mode),
             pb.ResolvedService(
                 name=listener.service,
                 port=listener.port,

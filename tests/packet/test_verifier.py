@@ -8,10 +8,17 @@ falls through to the start.
 import ctypes
 import struct
 from collections.abc import Iterator
+from dataclasses import replace
 
-from gale.dataplane.program import Program
+import pytest
+
+from gale.dataplane.explain import explainers
+from gale.dataplane.program import Program, load
+from gale.dataplane.settings import Listener
 from gale.dataplane.syscall import OBJ_GET_INFO_BY_FD, bpf
-from tests.packet.direct import Direct
+from tests.packet.direct import SETTINGS, Direct
+from tests.packet.packets import VIP
+from tests.packet.tunnels import Node
 
 VERIFIED_MOST = 600_000
 
@@ -80,5 +87,29 @@ def look_at(program: Program) -> None:
         assert not loops_refused(instructions(descriptor)), name
 
 
-def test_l2_and_l3(loaded_direct: Direct) -> None:
+@pytest.fixture(scope="module")
+def everything(bpf: None) -> Program:
+    """Every mode and both IP versions at once."""
+    return load(replace(SETTINGS, listeners=(*SETTINGS.listeners, Listener("l4", VIP, 80, "tcp", 80))))
+
+
+def test_the_packet_path(everything: Program) -> None:
+    look_at(everything)
+
+
+def test_the_explainers(everything: Program) -> None:
+    look_at(explainers(everything))
+
+
+def test_smaller_builds(loaded_direct: Direct, node: Node) -> None:
+    """What is left out does not only make it smaller: it is laid out anew."""
     look_at(loaded_direct.program)
+    look_at(node.program)
+
+
+def test_a_loop_whose_end_falls_through() -> None:
+    """It is entered behind its end, from which it goes on to where it was entered."""
+    assign, end = (0xB7, 0, 0, 0), (0x95, 0, 0, 0)
+    enter, leave, back = (0x05, 0, 1, 0), (0x15, 0, 1, 0), (0x05, 0, -3, 0)
+    assert loops_refused([enter, assign, leave, back, end]) == [(1, 2)]
+    assert not loops_refused([assign, leave, (0x05, 0, -2, 0), end])
