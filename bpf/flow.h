@@ -54,14 +54,21 @@ static __always_inline bool same_version(__u64 before, __u64 after) {
     return !((before ^ after) / WORD_VERSION) && !((before | after) & LOCKED);
 }
 
-/* Loaded here and now: neither the compiler nor the processor moves what stands before or behind across it. */
-static __always_inline __u64 read_word(const __u64 *word) {
+/*
+ * Loaded here and now: what stands before and behind in the program is loaded before and after. Some processors do not
+ * keep that order by themselves; an exchange that changes nothing makes them.
+ */
+static __always_inline __u64 read_word(__u64 *word) {
+#ifdef __x86_64__
     asm volatile("" ::: "memory");
 
     __u64 value = *(const volatile __u64 *)word;
 
     asm volatile("" ::: "memory");
     return value;
+#else
+    return __sync_val_compare_and_swap(word, 0, 0);
+#endif
 }
 
 /* Takes an entry from what it stood for. The caller then writes it, and unlocks it. */

@@ -239,6 +239,8 @@ static __always_inline enum verdict find_room(struct return_path *wanted, struct
             *best = (struct candidate){.path = path, .word = word, .room = room, .port = wanted->source_port};
         if (taken)
             return UNDECIDED;
+        if (probe >= PORT_PROBES_FLOOD && best->room >= ROOM(OF_OPENING))
+            break;
         chance = chance_next(chance);
         wanted->source_port = port_by_chance(chance);
     }

@@ -43,7 +43,7 @@ static __always_inline int parse_short_frame(const struct packet *packet) {
             return MALFORMED_FRAME;
         protocol = tag->protocol;
     }
-    if (is_tag(protocol) || protocol == bpf_htons(ETH_P_IP) || protocol == bpf_htons(ETH_P_IPV6))
+    if (is_tag(protocol) || protocol == bpf_htons(ETH_P_IP) || (WITH_IPV6 && protocol == bpf_htons(ETH_P_IPV6)))
         return MALFORMED_FRAME;
     return NOT_IP_FRAME;
 }

@@ -1,6 +1,6 @@
 """Run a command on another kernel, with this machine's files: scripts/kernel-e2e.
 
-    python -m e2e.kernel --kernel DIR --seconds 1200 -- COMMAND…
+    python -m e2e.kernel --kernel DIR --seconds 1800 -- COMMAND…
 
 DIR holds what a package of a kernel holds, boot/vmlinuz-… and lib/modules/…. qemu runs it in software. The guest sees
 this machine's root over virtiofs, under an overlay in memory, so that everything is installed there that is installed
@@ -134,7 +134,7 @@ def run(kernel: Path, command: str, seconds: float) -> int:
 def main() -> None:
     parser = argparse.ArgumentParser(description="run a command on another kernel")
     parser.add_argument("--kernel", type=Path, required=True)
-    parser.add_argument("--seconds", type=float, default=1200)
+    parser.add_argument("--seconds", type=float, default=1800)
     parser.add_argument("command", nargs="+")
     given = parser.parse_args()
     here = shlex.quote(str(Path.cwd()))

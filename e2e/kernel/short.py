@@ -19,7 +19,7 @@ from gale.lab.options import LabOptions
 OPTIONS = LabOptions(
     load_balancers=1, nodes=2, modes=("l4", "l2", "l3"), ipv6=True, udp=True, checks_timeout="10s", virtual=True
 )
-UP_WITHIN_S = 240.0
+UP_WITHIN_S = 500.0
 REQUESTS = 20
 DATAGRAMS = 5
 TRANSFER = 100_000

@@ -10,7 +10,7 @@ from gale.lab.options import LabOptions
 
 NODES_MTU = 1300
 TRANSFER = 100_000
-ONE_ARM = LabOptions(1, modes=("l2", "l3", "l4"), ipv6=True, udp=True, one_arm=True, virtual=True)
+ONE_ARM = LabOptions(1, 2, modes=("l2", "l3", "l4"), ipv6=True, udp=True, one_arm=True, virtual=True)
 SUBNETS = LabOptions(
     1, modes=("l3", "l4"), tunnel="ipv6", ipv6=True, udp=True, subnets=True, virtual=True, nodes_mtu=NODES_MTU
 )

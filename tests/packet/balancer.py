@@ -227,6 +227,10 @@ class Balancer:
     def set_owners(self, owners: Iterable[int], service: str = "web") -> None:
         self.maps.set_slots(service, struct.pack(f"={SLOTS}H", *owners))
 
+    def jiffies(self, seconds: float) -> int:
+        """So long from now."""
+        return now() + round(seconds * jiffies_per_second()) & STAMP
+
     def table(self, name: str) -> BpfMap:
         return self.program.maps[name]
 

@@ -12,13 +12,15 @@ import pytest
 from gale.dataplane.abi import verdicts
 from gale.dataplane.compiler import source
 from tests.packet.fuzz.__main__ import ROOT
-from tests.packet.fuzz.cast import SETTINGS
+from tests.packet.fuzz.cast import CASTS
 from tests.packet.fuzz.hunt import Hunt
 from tests.packet.fuzz.plants import PLANTS
 from tests.packet.fuzz.rig import Rig, text_with
 
 INPUTS = 2_000_000
 WITHIN_S = 270
+EPOCHS = 100
+"""Of a thousand frames each."""
 EPOCHS_TO_BITE = 60
 RARE = {"no_port", "no_room", "taking_over"}
 """Verdicts that need full tables or a change of layout; other tests see to them."""
@@ -48,11 +50,21 @@ def test_the_packet_path_is_the_models() -> None:
 
 @pytest.mark.timeout(120)
 @pytest.mark.usefixtures("bpf", "one_cpu")
+@pytest.mark.parametrize("name", sorted(CASTS.keys() - {"all"}))
+def test_so_it_is_when_less_is_served(name: str) -> None:
+    """What is not served is not compiled; and tables may be too small for all."""
+    hunt = Hunt(Rig(CASTS[name].settings, source(), explain=False), random.randrange(1 << 32), CASTS[name])
+    failures = [failure for number in range(EPOCHS) if (failure := hunt.epoch(number))]
+    assert not failures, failures[0]
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.usefixtures("bpf", "one_cpu")
 @pytest.mark.parametrize("name", PLANTS)
 def test_a_planted_fault_is_found(name: str) -> None:
     """Within the first 60,000 inputs of whatever seed."""
     text = text_with(source(), PLANTS[name])
-    hunt = Hunt(Rig(SETTINGS, text, explain="explanation" in name), random.randrange(1 << 32))
+    hunt = Hunt(Rig(CASTS["all"].settings, text, explain="explanation" in name), random.randrange(1 << 32))
     failures = (hunt.epoch(number) for number in range(EPOCHS_TO_BITE))
     found = next((failure for failure in failures if failure), None)
     assert found, f"{hunt.inputs} inputs, and nobody noticed"

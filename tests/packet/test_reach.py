@@ -12,6 +12,7 @@ from gale.dataplane.reach import Reach
 from tests.packet.network import NODE, NODE6, PRIVATE, Network, eventually, namespace, network, run
 
 WITHIN_S = 1.0
+MANY = 5_000
 MAC = "02:00:00:00:00:99"
 
 pytestmark = [
@@ -190,3 +191,22 @@ def test_a_burst_that_the_socket_cannot_hold(net: Network, node: Node) -> None:
     with namespace(net.balancer):
         run("ip", "-batch", "-", text=routes + f"route add blackhole {NODE}/32\n")
     eventually(lambda: node.way.trouble == "there is no route", WITHIN_S)
+
+
+def test_thousands_of_nodes_behind_one_neighbour(net: Network) -> None:
+    """A change of all of them takes many slices, between which others have their turn."""
+    macs = dict[int, bytes | None]()
+    with namespace(net.balancer):
+        reach = Reach(lambda number, _, __, way, ___: macs.update({number: way.mac}))
+    net.ip(net.balancer, "route", "add", "10.1.0.0/16", "via", NODE)
+    for number in range(1, MANY + 1):
+        reach.put(number, f"10.1.{number >> 8}.{number & 255}", "")
+    net.ip(net.balancer, "neigh", "replace", NODE, "lladdr", MAC, "dev", "private", "nud", "reachable")
+    reach.listen()
+    slices = 1
+    while reach.work():
+        slices += 1
+    assert slices > 1
+    assert set(macs.values()) == {bytes.fromhex(MAC.replace(":", ""))}
+    assert len(macs) == len(reach.changes()) == MANY
+    reach.close()

@@ -11,7 +11,9 @@ from collections.abc import Iterator
 
 from gale.dataplane.program import Program
 from gale.dataplane.syscall import OBJ_GET_INFO_BY_FD, bpf
+from tests.packet.balancer import Balancer
 from tests.packet.direct import Direct
+from tests.packet.tunnels import Node
 
 VERIFIED_MOST = 600_000
 
@@ -80,5 +82,23 @@ def look_at(program: Program) -> None:
         assert not loops_refused(instructions(descriptor)), name
 
 
-def test_l2_and_l3(loaded_direct: Direct) -> None:
+def test_every_mode_and_version(loaded_direct: Direct) -> None:
     look_at(loaded_direct.program)
+
+
+def test_the_explainers(loaded_direct: Direct) -> None:
+    look_at(loaded_direct.explainers)
+
+
+def test_smaller_programs(loaded: Balancer, node: Node) -> None:
+    """What is left out does not only make it smaller: it is laid out anew."""
+    look_at(loaded.program)
+    look_at(node.program)
+
+
+def test_a_loop_whose_end_falls_through() -> None:
+    """It is entered behind its end, from which it goes on to where it was entered."""
+    assign, end = (0xB7, 0, 0, 0), (0x95, 0, 0, 0)
+    enter, leave, back = (0x05, 0, 1, 0), (0x15, 0, 1, 0), (0x05, 0, -3, 0)
+    assert loops_refused([enter, assign, leave, back, end]) == [(1, 2)]
+    assert not loops_refused([assign, leave, (0x05, 0, -2, 0), end])

@@ -13,7 +13,7 @@ from collections import Counter
 from pathlib import Path
 
 from gale.dataplane.compiler import source
-from tests.packet.fuzz.cast import SETTINGS
+from tests.packet.fuzz.cast import CASTS
 from tests.packet.fuzz.hunt import EPOCH, Hunt
 from tests.packet.fuzz.rig import Rig
 
@@ -26,20 +26,21 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--epoch", type=int, help="this one only")
     parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), help="processes, one on each CPU")
+    parser.add_argument("--cast", choices=CASTS, default="all", help="what the load balancer serves")
     parser.add_argument("--share", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.epoch is not None:
-        return hunt(arguments.seed, range(arguments.epoch, arguments.epoch + 1))
+        return hunt(arguments.cast, arguments.seed, range(arguments.epoch, arguments.epoch + 1))
     epochs = -(-arguments.inputs // EPOCH)
     if arguments.share is not None:
-        return hunt(arguments.seed, range(arguments.share, epochs, arguments.jobs))
-    return together(arguments.seed, arguments.inputs, arguments.jobs)
+        return hunt(arguments.cast, arguments.seed, range(arguments.share, epochs, arguments.jobs))
+    return together(arguments.cast, arguments.seed, arguments.inputs, arguments.jobs)
 
 
-def together(seed: int, inputs: int, jobs: int) -> int:
+def together(cast: str, seed: int, inputs: int, jobs: int) -> int:
     """Each share in a process; all end when one fails."""
     cpus = sorted(os.sched_getaffinity(0))
-    command = [sys.executable, "-m", "tests.packet.fuzz", "--seed", str(seed), "--inputs", str(inputs)]
+    command = [sys.executable, "-m", "tests.packet.fuzz", "--cast", cast, "--seed", str(seed), "--inputs", str(inputs)]
     shares = []
     for share in range(jobs):
         pinned = ["taskset", "-c", str(cpus[share % len(cpus)])]
@@ -53,14 +54,14 @@ def together(seed: int, inputs: int, jobs: int) -> int:
     return status
 
 
-def hunt(seed: int, epochs: range) -> int:
+def hunt(cast: str, seed: int, epochs: range) -> int:
     begin = time.monotonic()
-    here = Hunt(Rig(SETTINGS, source()), seed)
+    here = Hunt(Rig(CASTS[cast].settings, source()), seed, CASTS[cast])
     compiled = time.monotonic()
     for number in epochs:
         if failure := here.epoch(number):
             print(failure)
-            print(f"again: python -m tests.packet.fuzz --seed {seed} --epoch {number}")
+            print(f"again: python -m tests.packet.fuzz --cast {cast} --seed {seed} --epoch {number}")
             return 1
     elapsed = time.monotonic() - compiled
     print(

@@ -1,7 +1,9 @@
 """Who takes part in the fuzzing: services of every mode, nodes with every kind of hop, worlds made of them by seed."""
 
 import socket
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from random import Random
 
 from gale.dataplane.settings import DataplaneSettings
@@ -42,20 +44,60 @@ def _listeners() -> tuple[Setting, ...]:
     )
 
 
-SETTINGS = DataplaneSettings("lo", "lo", SOURCE, SOURCE6, _listeners(), SLOTS, FLOWS)
+@dataclass(frozen=True)
+class Cast:
+    """What a load balancer serves, and for how many flows. `crowded`: for so few that flows push each other out."""
 
-LISTENERS = tuple(
-    Listener(
-        entry.service,
-        packed(entry.address),
-        entry.port,
-        PROTOCOLS[entry.protocol],
-        entry.mode,
-        entry.target_port,
-        entry.tunnel,
+    settings: DataplaneSettings
+    crowded: bool = False
+
+    @cached_property
+    def listeners(self) -> tuple[Listener, ...]:
+        return tuple(
+            Listener(
+                entry.service,
+                packed(entry.address),
+                entry.port,
+                PROTOCOLS[entry.protocol],
+                entry.mode,
+                entry.target_port,
+                entry.tunnel,
+            )
+            for entry in self.settings.listeners
+        )
+
+    def world(self, rng: Random) -> World:
+        """Each service's slots among some of the nodes, some slots without one; some nodes are gone."""
+        known = nodes()
+        for number in rng.sample(sorted(known), rng.randrange(3)):
+            del known[number]
+        made = World(self.listeners, socket.inet_aton(SOURCE), packed(SOURCE6))
+        for number, node in known.items():
+            made.set_node(number, node)
+        for service in self.settings.services:
+            made.slots[service] = slots(rng)
+        return made
+
+
+def _cast(flows: int = FLOWS, modes: Sequence[str] = ("l2", "l3", "l4"), versions: str = "46") -> Cast:
+    served = tuple(
+        entry for entry in _listeners() if entry.mode in modes and ("6" if ":" in entry.address else "4") in versions
     )
-    for entry in SETTINGS.listeners
-)
+    return Cast(DataplaneSettings("lo", "lo", SOURCE, SOURCE6, served, SLOTS, flows), flows < FLOWS)
+
+
+CASTS = {
+    "all": _cast(),
+    "crowded": _cast(flows=8),
+    "l2": _cast(modes=["l2"]),
+    "l3": _cast(modes=["l3"]),
+    "l4": _cast(modes=["l4"]),
+    "IPv4": _cast(versions="4"),
+    "IPv6": _cast(versions="6"),
+}
+"""What is not served is not compiled, so each of these is another program."""
+
+LISTENERS = CASTS["all"].listeners
 
 
 def _mac(number: int, version: int) -> bytes:
@@ -83,19 +125,6 @@ def nodes() -> dict[int, Node]:
     return plain
 
 
-def world(rng: Random) -> World:
-    """Each service's slots among some of the nodes, some slots without one; some nodes are gone."""
-    cast = nodes()
-    for number in rng.sample(sorted(cast), rng.randrange(3)):
-        del cast[number]
-    made = World(LISTENERS, socket.inet_aton(SOURCE), packed(SOURCE6))
-    for number, node in cast.items():
-        made.set_node(number, node)
-    for service in SETTINGS.services:
-        made.slots[service] = slots(rng)
-    return made
-
-
 Change = tuple[str, str | int]
 """What an event has changed: ("slots", service) or ("node", number)."""
 
@@ -103,7 +132,7 @@ Change = tuple[str, str | int]
 def event(rng: Random, now: World) -> Change:
     """Slots move, a node goes, comes, or its number goes to another."""
     if rng.random() < 0.4:
-        service = rng.choice(SETTINGS.services)
+        service = rng.choice(sorted(now.slots))
         now.slots[service] = slots(rng)
         return "slots", service
     number = rng.randrange(1, NODES + 1)

@@ -11,8 +11,7 @@ from dataclasses import dataclass, field
 from random import Random
 from zlib import crc32
 
-from gale.dataplane.settings import DataplaneSettings
-from tests.packet.fuzz.cast import SETTINGS, event, world
+from tests.packet.fuzz.cast import CASTS, Cast, event
 from tests.packet.fuzz.rig import LONGEST, SHORTEST_TC, SHORTEST_XDP, Rig
 from tests.packet.fuzz.traffic import EVENT, PUBLIC, Sent, Traffic
 from tests.packet.oracle import Model
@@ -47,7 +46,7 @@ class Hunt:
 
     rig: Rig
     seed: int
-    settings: DataplaneSettings = SETTINGS
+    cast: Cast = CASTS["all"]
     inputs: int = 0
     verdicts: Counter[str] = field(default_factory=Counter)
     opened: int = 0
@@ -58,7 +57,7 @@ class Hunt:
         traffic = Traffic(rng, model)
         sent: list[Sent] = []
         for _ in range(EPOCH):
-            side, frame = fitting(traffic.next())
+            side, frame = fitting(self._heard(traffic.next()))
             sent.append((side, frame))
             if complaint := self._ask(model, side, frame):
                 return self._minimal(Failure(self.seed, number, complaint, sent))
@@ -72,11 +71,15 @@ class Hunt:
 
     def _begin(self, number: int) -> tuple[Random, Model]:
         rng = Random(f"{self.seed} {number}")
-        model = Model(world(rng))
+        model = Model(self.cast.world(rng), self.cast.crowded)
         self.rig.set_world(model.world)
         self.rig.forget()
         self.rig.traffic()
         return rng, model
+
+    def _heard(self, sent: Sent) -> Sent:
+        """Without mode l4 there is no private side."""
+        return sent if sent[0] in self.rig.sides or sent[0] == EVENT else (PUBLIC, sent[1])
 
     def _ask(self, model: Model, side: str, frame: bytes) -> str:
         """What is wrong with what becomes of it; empty: nothing."""

@@ -29,6 +29,7 @@ SHORTEST_XDP, SHORTEST_TC = 14, 34
 
 XDP_ACTIONS = {Action.DROP: 1, Action.PASS: 2, Action.REDIRECT: 4, Action.REPLY: 4}
 TC_ACTIONS = {Action.DROP: 2, Action.PASS: 0xFFFFFFFF, Action.REDIRECT: 7}
+ACTIONS = {"public": XDP_ACTIONS, "private": TC_ACTIONS}
 
 SHARED_COUNTERS = (
     "BPF_PERCPU_ARRAY(verdicts, __u64, VERDICT_COUNT);",
@@ -122,14 +123,12 @@ class Rig:
         counters = memoryview(self.program.maps["verdicts"].mmap()).cast("Q")[: len(verdicts())]
         counted = list(counters)
         fds = self.program.fds
-        self.sides = {
-            "public": Side(fds["gale_public"], XDP_ACTIONS, counters, counted),
-            "private": Side(fds["gale_private"], TC_ACTIONS, counters, counted),
-        }
+        self.sides = {"public": Side(fds["gale_public"], XDP_ACTIONS, counters, counted)}
+        if "gale_private" in fds:
+            self.sides["private"] = Side(fds["gale_private"], TC_ACTIONS, counters, counted)
         self._asked = explainers(self.program, shared) if explain else None
         self._explainers = self._asked and {
-            "public": Side(self._asked.fds["gale_explain_public"], XDP_ACTIONS, counters, counted),
-            "private": Side(self._asked.fds["gale_explain_private"], TC_ACTIONS, counters, counted),
+            side: Side(self._asked.fds[f"gale_explain_{side}"], ACTIONS[side], counters, counted) for side in self.sides
         }
 
     def set_world(self, world: World) -> None:

@@ -31,7 +31,6 @@ DIALOGUES = 12
 EVENTS = 0.994
 """Chance of a frame; else something happens to the world."""
 PUSH = 0x08
-_L4 = [entry for entry in LISTENERS if entry.mode == "l4"]
 _TAGS = (b"", b"", b"", b"\x81\x00\x00\x05", b"\x88\xa8\x00\x05\x81\x00\x00\x06")
 _ERRORS = {4: ((3, 1, 0), (3, 3, 0), (3, 4, 1300), (11, 0, 0), (12, 0, 0)), 16: ((1, 4, 0), (2, 0, 1280), (3, 0, 0))}
 """Type, code and the word behind, by the length of addresses."""
@@ -48,6 +47,8 @@ class Traffic:
         self._waiting: list[Sent] = []
         """Later fragments, which come when others have been heard."""
         self._answers: dict[int, list[bytes]] = {}
+        listeners = model.world.listeners
+        self._served = [*listeners, *(entry for entry in listeners if entry.mode == "l4" for _ in range(2))]
         self._dialogues = [self._dialogue() for _ in range(DIALOGUES)]
 
     def next(self) -> Sent:
@@ -90,7 +91,7 @@ class Traffic:
     def _dialogue(self) -> list[bytes]:
         """What one client may send to one service."""
         rng = self._rng
-        listener = rng.choice(_L4 if rng.random() < 0.6 else LISTENERS)
+        listener = rng.choice(self._served if rng.random() < 0.9 else LISTENERS)
         size = len(listener.address)
         client = rng.randbytes(size) if rng.random() < 0.8 else bytes(size - 1) + b"\x07"
         here = client, rng.choice((40000, 40001, 1, 65535, rng.randrange(1, 65536)))

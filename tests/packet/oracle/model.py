@@ -9,6 +9,7 @@ Decisions, where RFCs leave a choice:
 - A packet is for the service whose address, port and protocol it names; everything else leaves as it came.
 - Fragments follow their first one, which is known by what a receiver puts them together by. ICMP in fragments is left
   alone.
+- Without a service at an IPv6 address, IPv6 is nothing that is looked at.
 - Nothing is forwarded with its last hop behind it. l2 leaves the time to live alone; l3 and l4 are a hop, and take one.
 - A client is answered in the VLANs of its packets.
 - A new flow is opened by a lone SYN or any UDP packet that is no later fragment, at the node that owns its slot. One
@@ -31,21 +32,17 @@ Result = tuple[str, bytes]
 
 
 class Model:
-    """`now_s` of every question must not run backwards."""
+    """`now_s` of every question must not run backwards. `crowded`: there are more flows than places for them."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, crowded: bool = False) -> None:
         self.world = world
-        self.flows = Flows()
+        self.flows = Flows(crowded)
         self.fragments: dict[tuple[bytes, bytes, int, int], tuple[int, int]] = {}
         self.verdicts: Counter[str] = Counter()
         self.traffic: dict[str, list[int]] = {}
         """By service's name and by "node 1": packets and bytes from clients, packets and bytes to them, new flows."""
         self._listeners = world.by_destination()
-
-    def forget(self) -> None:
-        """As if every table of flows were emptied."""
-        self.flows = Flows()
-        self.fragments.clear()
+        self._with_ipv6 = any(len(entry.address) == 16 for entry in world.listeners)
 
     def public(self, frame: bytes, got: Result, now_s: float) -> str:
         """What is wrong with what became of a frame that came from clients; empty: nothing."""
@@ -75,7 +72,7 @@ class Model:
     # From clients
 
     def _public(self, frame: bytes, got: Result, now_s: float) -> Result | str:
-        packet = parse(frame)
+        packet = parse(frame, self._with_ipv6)
         if isinstance(packet, str):
             return packet, frame
         if packet.protocol == ICMP or packet.protocol == ICMP6:
@@ -162,16 +159,15 @@ class Model:
         opens = packet.protocol == UDP or packet.flags & (SYN | ACK | FIN | RST) == SYN
         opens = opens and packet.fragment != LATER
         flow = self.flows.by_key.get((packet.source, packet.source_port, listener))
-        if flow and flow.may_be_over(now_s) and got[0] in ("opened", "no_flow"):
-            flow = None
-        if flow is None:
-            return self._open(frame, packet, listener, got, now_s) if opens else ("no_flow", frame)
+        if flow and (back := _way_back(frame, packet)) not in flow.returns_by:
+            flow.returns_by.append(back)
+        if flow is None or (self.flows.may_be_over(flow, now_s) and got[0] != "forwarded"):
+            begun = self._open(frame, packet, listener, got, now_s) if opens else ("no_flow", frame)
+            if flow is None or begun[0] == got[0]:
+                return begun
         node = self.world.nodes.get(flow.node)
         if node is None or node.birth != flow.birth:
             return self._open(frame, packet, listener, got, now_s) if opens else ("node_gone", frame)
-        back = _way_back(frame, packet)
-        if back not in flow.returns_by:
-            flow.returns_by.append(back)
         hop, source, destination = self._way(node, packet.version)
         if not hop.macs:
             return "no_neighbour", frame
@@ -201,6 +197,8 @@ class Model:
             return "no_neighbour", frame
         if packet.length > hop.mtu:
             return self._too_big(frame, packet, hop.mtu, got)
+        if got[0] in ("no_port", "no_room") and self.flows.crowded:
+            return got[0], frame
         if got[0] != "opened":
             return "opened", b""
         at = 14 + len(hop.tags) + packet.transport - packet.at
@@ -230,7 +228,9 @@ class Model:
             client = inner.destination, inner.destination_port
             return self._direct(frame, packet, listener, *client, got, ("error_forwarded", "error_forwarded"))
         flow = self.flows.by_key.get((inner.destination, inner.destination_port, listener))
-        if flow is None or (flow.may_be_over(now_s) and got[0] == "unrelated_error"):
+        if flow and (back := _way_back(frame, packet)) not in flow.returns_by:
+            flow.returns_by.append(back)
+        if flow is None or (self.flows.may_be_over(flow, now_s) and got[0] == "unrelated_error"):
             return "unrelated_error", frame
         node = self.world.nodes.get(flow.node)
         if node is None or node.birth != flow.birth:
@@ -253,7 +253,7 @@ class Model:
     # From nodes
 
     def _private(self, frame: bytes, got: Result, now_s: float) -> Result | str:
-        packet = parse(frame)
+        packet = parse(frame, self._with_ipv6)
         if isinstance(packet, str):
             return "not_a_reply", frame
         if packet.destination != (self.world.source if packet.version == 4 else self.world.source6):

@@ -71,7 +71,7 @@ class Packet:
     version: int
 
 
-def parse(frame: bytes) -> Packet | str:
+def parse(frame: bytes, with_ipv6: bool = True) -> Packet | str:
     """A verdict's name stands for a packet that ends here."""
     size = len(frame)
     if size < 14:
@@ -84,7 +84,7 @@ def parse(frame: bytes) -> Packet | str:
         at += 4
     if kind == IPV4:
         return _parse4(frame, size, at)
-    if kind == IPV6:
+    if kind == IPV6 and with_ipv6:
         return _parse6(frame, size, at)
     return "not_ip"
 
