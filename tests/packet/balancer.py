@@ -22,7 +22,7 @@ from gale.dataplane.maps import Maps
 from gale.dataplane.program import jiffies_per_second, load
 from gale.dataplane.settings import DataplaneSettings, Listener
 from gale.dataplane.testrun import run_program
-from gale.dataplane.words import birth_of, flags, flags_of
+from gale.dataplane.words import FLAGS_SHIFT, birth_of, flags, flags_of
 from tests.packet.packets import (
     NODE_A,
     NODE_B,
@@ -37,6 +37,7 @@ from tests.packet.packets import (
     WEB,
     WEB_ON_NODES,
     difference,
+    six,
 )
 
 SLOTS = 64
@@ -123,6 +124,11 @@ class Table:
         words = self.words
         for place in self.places():
             words[place] = words[place] & ~STAMP | (words[place] - ticks & STAMP)
+
+    def mark(self, flag: str) -> None:
+        bit = flags()[flag] << FLAGS_SHIFT
+        for place in self.places():
+            self.words[place] |= bit
 
     def entries(self) -> list[Entry]:
         """Those in use."""
@@ -213,10 +219,10 @@ class Balancer:
     def set_node(self, number: int, address: str, address6: str | None = None, **hop: Any) -> None:
         """`hop`: what differs from the way to a node on the link, by both IP versions."""
         way = NO_HOP
-        if address in NODE_MACS:
-            macs = bytes.fromhex((NODE_MACS[address] + PRIVATE_MAC).replace(":", ""))
+        if address != NODE_C:
+            macs = bytes.fromhex((NODE_MACS.get(address, NODE_MACS[NODE_A]) + PRIVATE_MAC).replace(":", ""))
             way = Hop(**{"macs": macs, "link": PRIVATE_LINK, "mtu": MTU, "on_link": True, **hop})
-        address6 = SIX[address] if address6 is None else address6
+        address6 = six(address) if address6 is None else address6
         self.maps.set_node(number, address, address6, way, way if address6 else NO_HOP)
 
     def set_slots(self, address: str | None, service: str = "web") -> None:
@@ -238,6 +244,11 @@ class Balancer:
         """As if nobody had sent anything for that long."""
         for table in (self.flows, self.returns):
             table.age(round(seconds * jiffies_per_second()))
+
+    def mark(self, flag: str) -> None:
+        """As if every flow had been seen to be so."""
+        for table in (self.flows, self.returns):
+            table.mark(flag)
 
     def forget_flows(self) -> None:
         for table in (self.flows, self.returns):
