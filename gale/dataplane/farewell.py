@@ -150,9 +150,9 @@ def entries(table: BpfMap, memory: memoryview, field: str, wanted: Container[int
         yield None
 
 
-def forget(tables: Iterable[BpfMap], listeners: Container[int], state: str = "used") -> int:
-    """Empty every entry of these listeners in a state, a flag of bpf/flow.h. Nobody else may have a use for it, except
-    to take its place: the listeners are not served any more, or the flows have ended. Gives how many there were."""
+def forget(tables: Iterable[BpfMap], listeners: Container[int]) -> int:
+    """Empty every entry of these listeners, which must not be served any more: nobody else writes to such an entry,
+    except to take its place. Gives how many there were."""
     found = 0
     for table in tables:
         memory, offset = memoryview(table.mmap()), table.Leaf.word.offset
@@ -160,7 +160,6 @@ def forget(tables: Iterable[BpfMap], listeners: Container[int], state: str = "us
         for place in entries(table, memory, "listener", listeners):
             if place is not None:
                 at = (place * table.stride + offset) // WORD
-                if flags_of(words[at]) & flags()[state]:
-                    found += 1
-                    words[at] = emptied(words[at])
+                found += bool(flags_of(words[at]) & flags()["used"])
+                words[at] = emptied(words[at])
     return found

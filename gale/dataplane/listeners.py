@@ -76,10 +76,6 @@ class Directory:
         return frozenset(each.address for each in self.entries.values() if each.mode != "l4")
 
     @property
-    def served(self) -> frozenset[int]:
-        return frozenset(place for place, each in self.entries.items() if each.served)
-
-    @property
     def modes(self) -> frozenset[str]:
         """Also of entries that are not served: their flows go on."""
         return frozenset(entry.mode for entry in self.entries.values())

@@ -65,7 +65,6 @@ class Start:
         self.nodes_prepare = bool(directory.addresses_of_nodes() - before.addresses_of_nodes())
         self._born = born_before(known["nodes"]) if "nodes" in known else {}
         self.maps = Maps(self.program, settings, directory, self._born)
-        self._again = {place for place, was in before.entries.items() if not was.served} & directory.served
         self.adopted = self.program.adopted
         self._pinned = self._pins.describe(self.program, secrets)
         self._conversions = self._to_convert(old)
@@ -87,7 +86,6 @@ class Start:
         return (
             self._stage,
             self._convert_most,
-            self._forget_ended,
             self._add_filter,
             self._swap,
             self._convert_rest,
@@ -127,11 +125,6 @@ class Start:
                 f"taking over {name} that an earlier build has left in another shape",
                 entries=conversion.run(self._lost),
             )
-
-    def _forget_ended(self) -> None:
-        """Where a listener's number is taken up again: clients may have used their ports anew in the meantime."""
-        if self._again and self.program.private_fd is not None:
-            forget([self.program.maps[name] for name in TABLES], self._again, "ended")
 
     def _add_filter(self) -> None:
         if self.program.private_fd is None:
