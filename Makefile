@@ -27,6 +27,7 @@ sim: ## the control plane on a seeded network, clock and disk: make sim SEED=1 R
 
 bench-packet: ## nanoseconds per packet: every mode, IP version, protocol and case
 	.venv/bin/python -m bench.packet --json bench/results/packet.json
+	.venv/bin/python -m bench.packet_table
 
 fuzz: ## frames against the model of the packet path: make fuzz SEED=1 INPUTS=10000000
 	.venv/bin/python -m tests.packet.fuzz --seed $(or $(SEED),1) --inputs $(or $(INPUTS),10000000)

@@ -68,7 +68,8 @@ static __always_inline enum verdict find_ports(struct packet *packet, const int 
 
 /*
  * A service whose mode or target port has changed: flows of the listener it was go on, new ones are the present one's.
- * A flow of l4 is known by its entry; what was stateless goes on so until its client opens it anew.
+ * A flow of l4 is known by its entry, until it is over, for then its client may have used the port again; what was
+ * stateless goes on so until its client opens it anew.
  */
 static __always_inline __u16 present_or_earlier(const struct directory *known, const struct packet *packet,
                                                 __u16 present) {
@@ -81,7 +82,8 @@ static __always_inline __u16 present_or_earlier(const struct directory *known, c
         __u16 number = turn ? earlier : present;
 
         if (known->listeners[number & (LISTENERS - 1)].mode == L4 &&
-            find_flow(&packet->source, packet->source_port, number, &found))
+            find_flow(&packet->source, packet->source_port, number, &found) &&
+            !life_over(found.word, packet->protocol, bpf_jiffies64()))
             return number;
     }
     return known->listeners[earlier].mode == L4 || opens(packet) ? present : earlier;

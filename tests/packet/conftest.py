@@ -1,4 +1,4 @@
-"""Fixtures of the packet tests: a load balancer for l4, one for l2 and l3, and a node; compiled once."""
+"""Fixtures of the packet tests: a load balancer for l4, one with every mode, and a node; compiled once."""
 
 import pytest
 

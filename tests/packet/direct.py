@@ -1,6 +1,7 @@
-"""A load balancer with services of the modes l2 and l3, whose nodes answer clients directly, and frames to and from it.
+"""A load balancer with services of every mode, and frames to and from it, mostly of l2 and l3: nodes answer directly.
 
-Each service listens on both IP versions, TCP and UDP, on a port of its own: WAYS. Each node is special in one thing.
+Each service listens on both IP versions, TCP and UDP, on a port of its own: WAYS, L4. Each node is special in one
+thing.
 """
 
 import os
@@ -9,6 +10,7 @@ import struct
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from scapy.layers.inet import IP, TCP, UDP
@@ -18,8 +20,9 @@ from scapy.packet import Packet, Raw
 
 from gale.dataplane.abi import Action, verdicts
 from gale.dataplane.address import packed
+from gale.dataplane.explain import explainers
 from gale.dataplane.hop import NO_HOP, PUBLIC_LINK, Hop
-from gale.dataplane.program import load
+from gale.dataplane.program import Program, load
 from gale.dataplane.settings import MODES, PROTOCOLS, DataplaneSettings, Listener
 from gale.dataplane.testrun import run_program
 from tests.packet.packets import CLIENT, PRIVATE_MAC, PUBLIC_MAC, ROUTER_MAC, SOURCE, SPORT, VIP, difference
@@ -40,7 +43,7 @@ class Way:
 
     @property
     def mode(self) -> str:
-        return "l3" if self.outer else "l2"
+        return "l3" if self.outer else self.name
 
     @property
     def verdict(self) -> str:
@@ -53,6 +56,7 @@ class Way:
 
 L2, L3_4, L3_6 = Way("l2", 8002, None), Way("l3 in IPv4", 8004, 4), Way("l3 in IPv6", 8006, 6)
 WAYS = (L2, L3_4, L3_6)
+L4, TARGET_PORT = Way("l4", 8001, None), 9001
 VERSIONS = (4, 6)
 
 SETTINGS = DataplaneSettings(
@@ -61,12 +65,13 @@ SETTINGS = DataplaneSettings(
     source_address=SOURCE,
     source_address6=SOURCE6,
     listeners=tuple(
-        Listener(way.name, address, way.dport, protocol, way.dport, way.mode, way.outer or 4)
-        for way in WAYS
+        Listener(way.name, address, way.dport, protocol, TARGET_PORT, way.mode, way.outer or 4)
+        for way in (*WAYS, L4)
         for address in (VIP, VIP6)
         for protocol in PROTOCOLS
     ),
     slots=SLOTS,
+    flows=1 << 10,
 )
 
 
@@ -131,12 +136,12 @@ class Direct:
         self.reset()
 
     def reset(self) -> None:
-        """NODE owns every slot; no fragments, no answers given."""
+        """NODE owns every slot; no fragments, no answers given, no flows."""
         for node in NODES:
             self.set_node(node)
         self.set_owner(NODE)
-        self.maps["fragments"].clear()
-        self.maps["answer_rate"].clear()
+        for name in ("fragments", "answer_rate", "flows", "returns"):
+            self.maps[name].clear()
 
     def public(self, packet: Packet | bytes) -> Outcome:
         before = self.counters()
@@ -144,6 +149,15 @@ class Direct:
         (verdict,) = [name for name, count in self.counters().items() if count != before[name]]
         assert run.returned == XDP_ACTIONS[ACTIONS[verdict]]
         return Outcome(verdict, run.packet)
+
+    def private(self, packet: Packet | bytes) -> None:
+        assert self.program.private_fd is not None
+        run_program(self.program.private_fd, bytes(packet))
+
+    @cached_property
+    def explainers(self) -> Program:
+        """Compiled when they are first asked for."""
+        return explainers(self.program)
 
     def counters(self) -> Mapping[str, int]:
         return {name: total for name, (total,) in zip(NAMES, self.maps["verdicts"].totals().values(), strict=True)}

@@ -14,6 +14,7 @@ from bench.__main__ import RESULTS
 from bench.packet import Figure, measure
 from bench.packet_rig import Family
 from bench.packet_slots import change_slots_ns
+from bench.packet_table import DOCUMENT, table
 from bench.packet_wire import through_wires
 
 KEYS = {"mode", "ip", "protocol", "case", "flows", "ns", "floor_ns", "spread"}
@@ -80,6 +81,11 @@ def test_every_figure_is_there() -> None:
             counts = {1, 10_000, 1 << 17, 1 << 20} if mode == "l4" else {1, 1 << 20}
             assert {flows for case, flows in there if case == "established"} == counts
     assert {mode for mode, _, _, case, _ in figures if case == "through veth"} == {"l2", "l3", "l4"}
+
+
+def test_the_documented_figures_are_these() -> None:
+    """`python -m bench.packet_table` writes them there."""
+    assert table(json.loads((RESULTS / "packet.json").read_text())) in DOCUMENT.read_text()
 
 
 @pytest.mark.usefixtures("bpf", "one_cpu")

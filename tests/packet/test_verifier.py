@@ -8,16 +8,11 @@ falls through to the start.
 import ctypes
 import struct
 from collections.abc import Iterator
-from dataclasses import replace
 
-import pytest
-
-from gale.dataplane.explain import explainers
-from gale.dataplane.program import Program, load
-from gale.dataplane.settings import Listener
+from gale.dataplane.program import Program
 from gale.dataplane.syscall import OBJ_GET_INFO_BY_FD, bpf
-from tests.packet.direct import SETTINGS, Direct
-from tests.packet.packets import VIP
+from tests.packet.balancer import Balancer
+from tests.packet.direct import Direct
 from tests.packet.tunnels import Node
 
 VERIFIED_MOST = 600_000
@@ -87,23 +82,17 @@ def look_at(program: Program) -> None:
         assert not loops_refused(instructions(descriptor)), name
 
 
-@pytest.fixture(scope="module")
-def everything(bpf: None) -> Program:
-    """Every mode and both IP versions at once."""
-    return load(replace(SETTINGS, listeners=(*SETTINGS.listeners, Listener("l4", VIP, 80, "tcp", 80))))
-
-
-def test_the_packet_path(everything: Program) -> None:
-    look_at(everything)
-
-
-def test_the_explainers(everything: Program) -> None:
-    look_at(explainers(everything))
-
-
-def test_smaller_builds(loaded_direct: Direct, node: Node) -> None:
-    """What is left out does not only make it smaller: it is laid out anew."""
+def test_every_mode_and_version(loaded_direct: Direct) -> None:
     look_at(loaded_direct.program)
+
+
+def test_the_explainers(loaded_direct: Direct) -> None:
+    look_at(loaded_direct.explainers)
+
+
+def test_smaller_programs(loaded: Balancer, node: Node) -> None:
+    """What is left out does not only make it smaller: it is laid out anew."""
+    look_at(loaded.program)
     look_at(node.program)
 
 
