@@ -24,6 +24,7 @@ from gale.dataplane.settings import DataplaneSettings, Listener
 from gale.dataplane.testrun import run_program
 from gale.dataplane.words import FLAGS_SHIFT, birth_of, flags, flags_of
 from tests.packet.packets import (
+    HEADER,
     NODE_A,
     NODE_B,
     NODE_C,
@@ -70,9 +71,10 @@ XDP_ACTIONS = {Action.DROP: 1, Action.PASS: 2, Action.REDIRECT: 4, Action.REPLY:
 TC_ACTIONS = {Action.DROP: 2, Action.PASS: 0xFFFFFFFF, Action.REDIRECT: 7}
 ACTIONS = {verdict.name: verdict.action for verdict in verdicts()}
 NAMES = tuple(ACTIONS)
-IN, OUT = ("forwarded", "opened", "error_forwarded"), ("returned", "error_returned")
+IN, OUT = ("forwarded", "opened", "error_forwarded", "bridged"), ("returned", "error_returned")
 
 STAMP = 0xFFFFFFFF
+SYN, SYN_ACK = 0x02, 0x12
 WORD = 8
 
 
@@ -156,7 +158,7 @@ class Table:
 
 class Balancer:
     def __init__(self) -> None:
-        self.program = load(SETTINGS)
+        self.program = load(SETTINGS, modes=("l2", "l3"))
         self.flows, self.returns = (Table(self.program.maps[name]) for name in ("flows", "returns"))
         self.settings = SETTINGS
         self.reset()
@@ -271,6 +273,9 @@ def traffic_of(verdict: str, frame: bytes) -> list[tuple[int, ...]]:
     if verdict not in (*IN, *OUT):
         return []
     at = next(at for at in (14, 18, 22) if frame[at - 2 : at] in (b"\x08\x00", b"\x86\xdd"))
-    (total,) = struct.unpack_from("!H", frame, at + (2 if frame[at] >> 4 == 4 else 4))
-    size = total if frame[at] >> 4 == 4 else total + 40
-    return [(1, size, 0, 0, int(verdict == "opened")) if verdict in IN else (0, 0, 1, size, 0)] * 2
+    version = frame[at] >> 4
+    (total,) = struct.unpack_from("!H", frame, at + (2 if version == 4 else 4))
+    size = total if version == 4 else total + HEADER[6]
+    flags = frame[at + HEADER[version] + 13 :][:1]
+    begins = verdict == "opened" or (verdict == "bridged" and bool(flags) and flags[0] & SYN_ACK == SYN)
+    return [(1, size, 0, 0, int(begins)) if verdict in IN else (0, 0, 1, size, 0)] * 2
