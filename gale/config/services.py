@@ -15,7 +15,7 @@ DEFAULT_SERVICE = "default"
 MODES = ("l2", "l3", "l4")
 PROTOCOLS = ("tcp", "udp")
 TUNNELS = ("ipv4", "ipv6")
-LISTENERS_MAX = 1_023
+LISTENERS_MAX = 255
 ELSEWHERE = {
     ("forwarding", "port"): "public_interface.clients_port",
     ("forwarding", "addresses"): "public_interface.virtual_addresses",

@@ -8,7 +8,7 @@ from ipaddress import ip_address
 from gale.dataplane.address import version
 from gale.errors import DataplaneError
 
-LISTENERS_MAX = 1023
+LISTENERS_MAX = 255
 """LISTENERS of bpf/abi.h, less number 0, which is none."""
 
 LISTENERS_PER_PORT = 64

@@ -22,8 +22,9 @@ from gale.dataplane.maps import Maps
 from gale.dataplane.program import jiffies_per_second, load
 from gale.dataplane.settings import DataplaneSettings, Listener
 from gale.dataplane.testrun import run_program
-from gale.dataplane.words import birth_of, flags, flags_of
+from gale.dataplane.words import FLAGS_SHIFT, birth_of, flags, flags_of
 from tests.packet.packets import (
+    HEADER,
     NODE_A,
     NODE_B,
     NODE_C,
@@ -37,6 +38,7 @@ from tests.packet.packets import (
     WEB,
     WEB_ON_NODES,
     difference,
+    six,
 )
 
 SLOTS = 64
@@ -69,9 +71,10 @@ XDP_ACTIONS = {Action.DROP: 1, Action.PASS: 2, Action.REDIRECT: 4, Action.REPLY:
 TC_ACTIONS = {Action.DROP: 2, Action.PASS: 0xFFFFFFFF, Action.REDIRECT: 7}
 ACTIONS = {verdict.name: verdict.action for verdict in verdicts()}
 NAMES = tuple(ACTIONS)
-IN, OUT = ("forwarded", "opened", "error_forwarded"), ("returned", "error_returned")
+IN, OUT = ("forwarded", "opened", "error_forwarded", "bridged"), ("returned", "error_returned")
 
 STAMP = 0xFFFFFFFF
+SYN, SYN_ACK = 0x02, 0x12
 WORD = 8
 
 
@@ -124,6 +127,11 @@ class Table:
         for place in self.places():
             words[place] = words[place] & ~STAMP | (words[place] - ticks & STAMP)
 
+    def mark(self, flag: str) -> None:
+        bit = flags()[flag] << FLAGS_SHIFT
+        for place in self.places():
+            self.words[place] |= bit
+
     def entries(self) -> list[Entry]:
         """Those in use."""
         known, used, clock = flags(), flags()["used"], now()
@@ -150,7 +158,7 @@ class Table:
 
 class Balancer:
     def __init__(self) -> None:
-        self.program = load(SETTINGS)
+        self.program = load(SETTINGS, modes=("l2", "l3"))
         self.flows, self.returns = (Table(self.program.maps[name]) for name in ("flows", "returns"))
         self.settings = SETTINGS
         self.reset()
@@ -213,10 +221,10 @@ class Balancer:
     def set_node(self, number: int, address: str, address6: str | None = None, **hop: Any) -> None:
         """`hop`: what differs from the way to a node on the link, by both IP versions."""
         way = NO_HOP
-        if address in NODE_MACS:
-            macs = bytes.fromhex((NODE_MACS[address] + PRIVATE_MAC).replace(":", ""))
+        if address != NODE_C:
+            macs = bytes.fromhex((NODE_MACS.get(address, NODE_MACS[NODE_A]) + PRIVATE_MAC).replace(":", ""))
             way = Hop(**{"macs": macs, "link": PRIVATE_LINK, "mtu": MTU, "on_link": True, **hop})
-        address6 = SIX[address] if address6 is None else address6
+        address6 = six(address) if address6 is None else address6
         self.maps.set_node(number, address, address6, way, way if address6 else NO_HOP)
 
     def set_slots(self, address: str | None, service: str = "web") -> None:
@@ -239,6 +247,11 @@ class Balancer:
         for table in (self.flows, self.returns):
             table.age(round(seconds * jiffies_per_second()))
 
+    def mark(self, flag: str) -> None:
+        """As if every flow had been seen to be so."""
+        for table in (self.flows, self.returns):
+            table.mark(flag)
+
     def forget_flows(self) -> None:
         for table in (self.flows, self.returns):
             table.clear()
@@ -260,6 +273,9 @@ def traffic_of(verdict: str, frame: bytes) -> list[tuple[int, ...]]:
     if verdict not in (*IN, *OUT):
         return []
     at = next(at for at in (14, 18, 22) if frame[at - 2 : at] in (b"\x08\x00", b"\x86\xdd"))
-    (total,) = struct.unpack_from("!H", frame, at + (2 if frame[at] >> 4 == 4 else 4))
-    size = total if frame[at] >> 4 == 4 else total + 40
-    return [(1, size, 0, 0, int(verdict == "opened")) if verdict in IN else (0, 0, 1, size, 0)] * 2
+    version = frame[at] >> 4
+    (total,) = struct.unpack_from("!H", frame, at + (2 if version == 4 else 4))
+    size = total if version == 4 else total + HEADER[6]
+    flags = frame[at + HEADER[version] + 13 :][:1]
+    begins = verdict == "opened" or (verdict == "bridged" and bool(flags) and flags[0] & SYN_ACK == SYN)
+    return [(1, size, 0, 0, int(begins)) if verdict in IN else (0, 0, 1, size, 0)] * 2

@@ -43,6 +43,12 @@ SIX = {
     ROUTER: "2001:db8:9::1",
 }
 
+
+def six(who: str) -> str:
+    """Of anybody."""
+    return who if ":" in who else SIX.get(who, f"2001:db8:ffff::{who}")
+
+
 WEB = 80
 WEB_ON_NODES = 8080
 TLS = 443
@@ -81,7 +87,7 @@ class Talk:
         return 6 if self.tcp else 17
 
     def address(self, who: str) -> str:
-        return SIX.get(who, who) if self.version == 6 else who
+        return six(who) if self.version == 6 else who
 
     def ip(self, source: str, destination: str, **fields: Any) -> Packet:
         if self.version == 4:

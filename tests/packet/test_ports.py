@@ -53,10 +53,10 @@ def source_port(outcome: Outcome) -> int:
 
 def establish(balancer: Balancer, talk: Talk, client: str = CLIENT, sport: int = SPORT) -> None:
     """A client's flow with the port it asked for, after its handshake."""
-    ends = {"client": client, "sport": sport}
-    balancer.public(talk.from_client("S", **ends)).must_be("opened", talk.to_node("S", sport=sport))
+    first = talk.from_client("S", client=client, sport=sport)
+    balancer.public(first).must_be("opened", talk.to_node("S", sport=sport))
     balancer.private(talk.from_node("SA", dport=sport))
-    balancer.public(talk.from_client(**ends))
+    balancer.public(talk.from_client(client=client, sport=sport))
     balancer.private(talk.from_node(dport=sport))
 
 
@@ -118,8 +118,8 @@ def test_a_port_is_one_of_its_protocol_and_ip_version(balancer: Balancer) -> Non
 def test_the_same_port_is_free_towards_another_node(balancer: Balancer, talk: Talk) -> None:
     establish(balancer, talk)
     balancer.set_slots(NODE_B)
-    ends = {"client": NEIGHBOUR}
-    balancer.public(talk.from_client("S", **ends)).must_be("opened", talk.to_node("S", node=NODE_B))
+    first = talk.from_client("S", client=NEIGHBOUR)
+    balancer.public(first).must_be("opened", talk.to_node("S", node=NODE_B))
 
 
 def test_a_thousand_clients_with_one_port(balancer: Balancer) -> None:

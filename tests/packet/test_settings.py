@@ -22,7 +22,7 @@ SETTINGS = DataplaneSettings("lo", "lo", "10.0.0.1", None, (WEB, WEB6, DNS), slo
         ({"listeners": ()}, "no listeners"),
         (
             {"listeners": tuple(replace(WEB, port=port) for port in range(1, LISTENERS_MAX + 2))},
-            "1024 listeners: at most 1023 are possible",
+            "256 listeners: at most 255 are possible",
         ),
         (
             {"listeners": (replace(WEB, protocol="sctp"),)},

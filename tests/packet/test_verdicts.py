@@ -89,6 +89,10 @@ def with_length(packet: Packet, change: int) -> bytes:
     return with_ip(packet, plen=len(bytes(layer)) - HEADER[6] + change)
 
 
+def with_flags(flags: str) -> Make:
+    return lambda talk: talk.from_client(flags)
+
+
 def some(talk: Talk) -> dict[str, Any]:
     """Something before the ports that travels on."""
     return {"options": [IPOption_NOP()] * 4} if talk.version == 4 else {"between": IPv6ExtHdrDestOpt()}
@@ -187,7 +191,7 @@ PUBLIC = [
     *(
         Row(
             f"{flags or 'no flags'} without a flow",
-            lambda talk, f=flags: talk.from_client(f),
+            with_flags(flags),
             "no_flow",
             talks=TCP_ONLY,
         )

@@ -12,7 +12,8 @@ from e2e.kernel.initramfs import END, archive
 
 def test_every_entry_begins_at_a_multiple_of_four_and_says_its_sizes() -> None:
     packed = archive(["a"], {"b": b"12345", "long/name": b""})
-    found, at = [], 0
+    found: list[tuple[str, bytes]] = []
+    at = 0
     while not found or found[-1][0] != END:
         assert packed[at : at + 6] == b"070701"
         fields = [int(packed[at + 6 + 8 * i : at + 14 + 8 * i], 16) for i in range(13)]

@@ -18,6 +18,8 @@ from gale.lab.cluster import Lab
 from gale.lab.options import LabOptions
 from gale.lab.store import Notes
 from gale.lab.topology import OPERATOR_ADDRESS, Layout, Topology, is_lab_namespace
+from gale.prepare.memory import Memory
+from gale.prepare.plan import Address
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root")
 
@@ -153,6 +155,16 @@ def test_what_load_balancers_of_a_lab_pinned_is_removed_with_it_and_nothing_else
         (tmp_path / name).mkdir()
     found = pins.folders(topology.namespaces, tmp_path)
     assert {folder.name for folder in found} == {f"public-{number}", f"a-b-{number}"}
+
+
+def test_what_a_node_of_a_lab_remembers_is_where_gale_node_writes_it(topology: Topology) -> None:
+    namespace = topology.node_instances[0].namespace
+    memory = netns.inside(namespace, Memory)
+    assert memory.read() == ()
+    netns.inside(namespace, partial(memory.write, (Address("10.77.1.10"),)))
+    assert pins.memory_of(namespace).exists()
+    pins.remove([namespace, "gale-is-not-there"])
+    assert not pins.memory_of(namespace).exists()
 
 
 def test_the_namespace_of_the_machine_stays_as_it_was() -> None:
