@@ -335,3 +335,27 @@ async def test_without_a_quorum_the_cause_of_an_absence_holds_the_nodes_own_word
     await box.steps(2, (DB,))
     assert box.controller.local_status().degraded == ("web",)
     assert "cause='says that it is not serving: port 80: refused'" in capsys.readouterr().out
+
+
+async def test_while_an_earlier_start_forwards_the_programs_wait_for_nodes_to_prepare() -> None:
+    box = await Box().routing(WEB)
+    again = Box()
+    again.consensus = box.consensus
+    again.dataplane.awaited = {WEB.address}
+    again.controller = Controller(box.controller._me, again.consensus, again.dataplane, again.clock)
+    await again.steps(10)
+    assert again.level()
+    assert not again.dataplane.attachments
+    await again.steps(2, (WEB,))
+    assert again.dataplane.attachments
+
+
+async def test_they_do_not_wait_for_ever() -> None:
+    box = await Box().routing(WEB)
+    box.dataplane.awaited = {DB.address}
+    box.controller = Controller(box.controller._me, box.consensus, box.dataplane, box.clock)
+    box.dataplane.attachments = {}
+    await box.steps(SHARED.health.checks_timeout_ms // 50, (WEB,))
+    assert not box.dataplane.attachments
+    await box.steps(2, (WEB,))
+    assert box.dataplane.attachments
