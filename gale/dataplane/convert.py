@@ -21,6 +21,7 @@ from gale.dataplane.testrun import run_program
 from gale.dataplane.words import FLAGS_SHIFT, WORD, flags, flags_of
 
 _BLOCK = 1 << 12
+_MANY = 1 << 12
 _FRAME_HEAD = bytes(14)
 _FRAME_ENTRIES = 32
 _WAYS = {"flows": (0, 1, 2, 3), "returns": (0,)}
@@ -45,20 +46,26 @@ class Conversion:
         self._from, self._to = old.mmap(), memoryview(new.mmap())
         self._size, self._word = new.stride, new.Leaf.word.offset
         self._seen = bytes(old.stride * old.max_entries)
-        self._image = bytearray(self._size * old.max_entries)
+        had, has = fields(old.Leaf), fields(new.Leaf)
+        self._fields = [
+            (had[name][0], has[name][0], min(had[name][1], has[name][1])) for name in had.keys() & has.keys()
+        ]
         self._put: dict[int, int] = {}
         self._places = None if old.max_entries == new.max_entries else places_program(constants)
 
     def run(self, lost: set[bytes]) -> int:
         """Takes over what is new since the last time; gives how many entries. `lost`: keys of flows that have no return
         path; those that get none are added, and flows with such a key are left behind."""
-        held = self._from[: len(self._seen)]
+        held, before = self._from[: len(self._seen)], self._seen
         changed = list(self._changed(held))
-        before, self._image, self._seen = self._image, self._convert(held), held
+        self._seen = held
+        image = self._convert(held) if len(changed) > _MANY else None
         known, entries = flags(), []
         for place in changed:
             self._withdraw(place, before)
-            entry = self._entry(self._image, place)
+            entry = (
+                bytes(image[place * self._size : (place + 1) * self._size]) if image else self._convert_one(held, place)
+            )
             state = flags_of(self._word_of(entry))
             if state & known["used"] and not state & known["locked"] and self._key(entry) not in lost:
                 entries.append((place, entry))
@@ -85,13 +92,17 @@ class Conversion:
 
     def _convert(self, held: bytes) -> bytearray:
         """Every entry in its new shape. Columns of bytes are moved, not entries: there are a million."""
-        old, new = fields(self._old.Leaf), fields(self._new.Leaf)
         image = bytearray(self._size * self._old.max_entries)
-        for name in old.keys() & new.keys():
-            (source_at, source_size), (target_at, target_size) = old[name], new[name]
-            for byte in range(min(source_size, target_size)):
+        for source_at, target_at, size in self._fields:
+            for byte in range(size):
                 image[target_at + byte :: self._size] = held[source_at + byte :: self._old.stride]
         return image
+
+    def _convert_one(self, held: bytes, place: int) -> bytes:
+        entry, begin = bytearray(self._size), place * self._old.stride
+        for source_at, target_at, size in self._fields:
+            entry[target_at : target_at + size] = held[begin + source_at : begin + source_at + size]
+        return bytes(entry)
 
     def _first_places(self, entries: Sequence[tuple[int, bytes]]) -> list[int]:
         if self._places is None:
@@ -103,10 +114,10 @@ class Conversion:
             found += [self._word_of(answer, at) for at in range(0, len(answer), self._size)]
         return found
 
-    def _withdraw(self, place: int, before: bytearray) -> None:
+    def _withdraw(self, place: int, before: bytes) -> None:
         """What was taken over from this place the last time goes, unless the new programs have changed it since."""
         at = self._put.pop(place, None)
-        if at is not None and self._to[at : at + self._size] == self._entry(before, place):
+        if at is not None and self._to[at : at + self._size] == self._convert_one(before, place):
             self._to[at + self._word : at + self._word + WORD] = bytes(WORD)
 
     def _settle(self, place: int, entry: bytes, first: int) -> bool:
@@ -130,9 +141,6 @@ class Conversion:
         self._to[free + word : free + word + WORD] = entry[word : word + WORD]
         self._put[place] = free
         return True
-
-    def _entry(self, image: bytearray, place: int) -> bytes:
-        return bytes(image[place * self._size : (place + 1) * self._size])
 
     def _key(self, entry: bytes) -> bytes:
         own = self._new.Leaf
