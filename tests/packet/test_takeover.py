@@ -2,9 +2,9 @@
 
 import os
 import shutil
-import sys
 import signal
 import socket
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
