@@ -196,6 +196,7 @@ def test_nodes_behind_what_takes_no_frames(bpf: None) -> None:
 def test_explained_as_it_would_be(net: Network, dataplane: BpfDataplane) -> None:
     with net.listen(WEB_ON_NODES), net.connect(WEB) as client:
         port = client.getsockname()[1]
+        asyncio.run(dataplane.explain(Question(CLIENT, port, PUBLIC, WEB)))  # compiles; then all is quiet
         before = dataplane.counters()
         questions = (
             Question(CLIENT, port, PUBLIC, WEB),

@@ -382,5 +382,5 @@ def test_a_bpf_file_system_is_mounted_where_there_is_none_and_goes_again() -> No
         "pins.remove(); assert '/sys/fs/bpf' not in open('/proc/self/mounts').read()"
     )
     umount = "while umount /sys/fs/bpf 2>/dev/null; do :; done"
-    said = run("unshare", "--mount", "--net", "sh", "-c", f'{umount}; exec "$1" -c "$0"', script, sys.executable)
+    said = run("unshare", "--mount", "--net", "sh", "-c", f'{umount}; exec {sys.executable} -c "$0"', script)
     assert "mounted a BPF file system" in said
