@@ -2,7 +2,7 @@
 
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -18,23 +18,23 @@ SECRETS = Secrets(1, 2)
 SMALL = replace(SETTINGS, flows=1 << 10)
 LARGE = replace(SETTINGS, flows=1 << 12)
 FRAME_HEAD = bytes(14)
-WAYS = 4
+WAYS, AT_ONCE = 4, 32
 
 pytestmark = pytest.mark.usefixtures("bpf")
 
 
 @pytest.fixture(scope="module")
-def programs() -> tuple[Program, Program]:
-    return load(SMALL, secrets=SECRETS), load(LARGE, secrets=SECRETS)
+def programs() -> tuple[Program, ...]:
+    return tuple(load(settings, secrets=SECRETS) for settings in (SMALL, LARGE, SMALL))
 
 
 @pytest.fixture
-def small(programs: tuple[Program, Program]) -> "Tables":
+def small(programs: tuple[Program, ...]) -> "Tables":
     return Tables(programs[0])
 
 
 @pytest.fixture
-def large(programs: tuple[Program, Program]) -> "Tables":
+def large(programs: tuple[Program, ...]) -> "Tables":
     return Tables(programs[1])
 
 
@@ -81,9 +81,23 @@ class Tables:
         return [*same, *free][0]
 
     def _first(self, table: BpfMap, entry: bytes) -> int:
+        return self._firsts(table, [entry])[0]
+
+    def sets(self, clients: Sequence[int]) -> list[int]:
+        """Of places for flows."""
+        return [
+            place // WAYS for place in self._firsts(self.flows, [self.entry(self.flows, c, "used", 0) for c in clients])
+        ]
+
+    def _firsts(self, table: BpfMap, entries: Sequence[bytes]) -> list[int]:
         program = self._places.fds[f"gale_{table.name.removesuffix('s')}_places"]
-        answer = run_program(program, FRAME_HEAD + entry).packet[len(FRAME_HEAD) :]
-        return int(struct.unpack_from("=Q", answer, table.Leaf.word.offset)[0])
+        found = list[int]()
+        for begin in range(0, len(entries), AT_ONCE):
+            frame = FRAME_HEAD + b"".join(entries[begin : begin + AT_ONCE])
+            answer = run_program(program, frame).packet[len(FRAME_HEAD) :]
+            words = range(table.Leaf.word.offset, len(answer), table.value_size)
+            found += [int(struct.unpack_from("=Q", answer, at)[0]) for at in words]
+        return found
 
     def clients(self, table: BpfMap) -> dict[int, tuple[int, int]]:
         """Client -> flags and stamp of its entry, which must be where it is looked for."""
@@ -113,11 +127,12 @@ class Both:
 
 
 @pytest.fixture(params=["larger", "smaller", "the same"])
-def tables(request: pytest.FixtureRequest, small: Tables, large: Tables) -> Iterator[tuple[Tables, Tables]]:
+def tables(
+    request: pytest.FixtureRequest, small: Tables, large: Tables, programs: tuple[Program, ...]
+) -> tuple[Tables, Tables]:
     if request.param == "the same":
-        yield small, Tables(load(SMALL, secrets=SECRETS))
-    else:
-        yield (small, large) if request.param == "larger" else (large, small)
+        return small, Tables(programs[2])
+    return (small, large) if request.param == "larger" else (large, small)
 
 
 def state(name: str) -> int:
@@ -188,12 +203,10 @@ def test_entries_that_are_being_written_wait_for_the_second_time(small: Tables, 
 def test_those_who_are_established_have_room_first(small: Tables, large: Tables) -> None:
     """Eight flows of one set of four places, from two sets that have room for four each."""
 
-    def sets(of: Tables, client: int) -> int:
-        return of._first(of.flows, of.entry(of.flows, client, "used", 0)) // WAYS
-
     by_set: dict[int, dict[int, list[int]]] = {}
-    for client in range(1 << 13):
-        by_set.setdefault(sets(small, client), {}).setdefault(sets(large, client), []).append(client)
+    clients = range(1 << 13)
+    for client, few, many in zip(clients, small.sets(clients), large.sets(clients), strict=True):
+        by_set.setdefault(few, {}).setdefault(many, []).append(client)
     crowds = ([found[:4] for found in each.values() if len(found) >= 4] for each in by_set.values())
     opening, established = next(two for two in crowds if len(two) >= 2)[:2]
     for client in opening:
