@@ -69,11 +69,16 @@ class Conversion:
             state = flags_of(self._word_of(entry))
             if state & known["used"] and not state & known["locked"] and self._key(entry) not in lost:
                 entries.append((place, entry))
-        entries.sort(key=lambda each: not flags_of(self._word_of(each[1])) & known["established"])
+        entries.sort(key=lambda each: self._rank(each[1]))
         for (place, entry), first in zip(entries, self._first_places(entries), strict=True):
             if not self._settle(place, entry, first):
                 lost.add(self._key(entry))
         return len(entries)
+
+    def _rank(self, entry: bytes) -> int:
+        """Who has room first: the established, the opening, those that have ended."""
+        known, state = flags(), flags_of(self._word_of(entry))
+        return 2 if state & known["ended"] else 0 if state & known["established"] else 1
 
     def _changed(self, held: bytes) -> Iterator[int]:
         """Places whose entry is not what it was; that it was seen since is no change."""

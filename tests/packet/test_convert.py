@@ -38,6 +38,10 @@ def large(programs: tuple[Program, ...]) -> "Tables":
     return Tables(programs[1])
 
 
+def state_of(names: str) -> int:
+    return sum({flags()[name] for name in ("used", *names.split())})
+
+
 class Tables:
     """Empty at first. Entries are put where the packet path would look for them."""
 
@@ -49,7 +53,7 @@ class Tables:
             table.clear()
 
     def put(self, client: int, state: str = "established", stamp: int = 1) -> None:
-        """Flow and return path. `state`: a flag."""
+        """Flow and return path. `state`: flags."""
         for table in (self.flows, self.returns):
             self.put_entry(table, client, state, stamp)
 
@@ -66,7 +70,7 @@ class Tables:
         memoryview(leaf).cast("B")[table.Leaf.client.offset :][: len(address)] = address
         if table is self.returns:
             leaf.node, leaf.node_port, leaf.protocol = 7, socket.htons(8080), socket.IPPROTO_TCP
-        leaf.word = (flags()["used"] | flags()[state]) << FLAGS_SHIFT | stamp
+        leaf.word = state_of(state) << FLAGS_SHIFT | stamp
         return bytes(leaf)
 
     def place(self, table: BpfMap, client: int) -> int:
@@ -135,17 +139,13 @@ def tables(
     return (small, large) if request.param == "larger" else (large, small)
 
 
-def state(name: str) -> int:
-    return flags()["used"] | flags()[name]
-
-
 def test_every_flow_is_found_where_it_is_looked_for(tables: tuple[Tables, Tables]) -> None:
     old, new = tables
     for client in range(200):
         old.put(client, stamp=client + 1)
     both = Both(old, new)
     assert both.run() == [200, 200]
-    wanted = {client: (state("established"), client + 1) for client in range(200)}
+    wanted = {client: (state_of("established"), client + 1) for client in range(200)}
     assert new.clients(new.returns) == new.clients(new.flows) == wanted
     assert not both.lost
 
@@ -165,12 +165,12 @@ def test_what_changes_between_the_two_times_is_taken_over_as_well(tables: tuple[
     old.put(4, "established", 5)
     both.run()
     assert new.clients(new.flows) == {
-        1: (state("established"), 2),
-        2: (state("used"), 1),
-        3: (state("ended"), 9),
-        4: (state("ended") | state("established"), 9),
-        5: (state("used"), 1),
-        6: (state("used"), 1),
+        1: (state_of("established"), 2),
+        2: (state_of("used"), 1),
+        3: (state_of("ended"), 9),
+        4: (state_of("ended established"), 9),
+        5: (state_of("used"), 1),
+        6: (state_of("used"), 1),
     }
     assert both.run() == [0, 0]
 
@@ -200,7 +200,8 @@ def test_entries_that_are_being_written_wait_for_the_second_time(small: Tables, 
     assert set(large.clients(large.flows)) == {1, 2}
 
 
-def test_those_who_are_established_have_room_first(small: Tables, large: Tables) -> None:
+@pytest.mark.parametrize("others", ["used", "established ended"])
+def test_those_who_are_established_have_room_first(small: Tables, large: Tables, others: str) -> None:
     """Eight flows of one set of four places, from two sets that have room for four each."""
 
     by_set: dict[int, dict[int, list[int]]] = {}
@@ -210,7 +211,7 @@ def test_those_who_are_established_have_room_first(small: Tables, large: Tables)
     crowds = ([found[:4] for found in each.values() if len(found) >= 4] for each in by_set.values())
     opening, established = next(two for two in crowds if len(two) >= 2)[:2]
     for client in opening:
-        large.put(client, "used")
+        large.put(client, others)
     for client in established:
         large.put(client, "established")
     both = Both(large, small)
