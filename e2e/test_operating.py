@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
 
@@ -128,6 +129,9 @@ def test_detach_takes_the_programs_off_and_forwarding_ends(whole: Lab) -> None:
     assert not traffic.final.total.failed  # a gale-lb that is stopped leaves its programs where they are
     result = gale(whole, "lb-1", "lb", "--config", str(whole.store.config("lb-1")), "--detach")
     assert (result.returncode, result.stderr) == (0, "")
+    left = whole.run("lb-1", ["sh", "-c", "tc qdisc show; ip link show; ls /sys/fs/bpf/gale"]).stdout
+    inode = Path("/run/netns", whole.topology.instance("lb-1").namespace).stat().st_ino
+    assert not [word for word in ("clsact", "xdp", f"-{inode}") if word in left], left
     with whole.traffic([endpoint]) as traffic:
         until(lambda: None if traffic.totals and traffic.totals[endpoint].failed >= 5 else "a failure", within_s=10)
     assert not traffic.totals[endpoint].ok
