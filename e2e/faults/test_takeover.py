@@ -106,6 +106,7 @@ def test_kill_and_start(lab: Lab, results: Results, long: bool) -> None:
     troubled(lab, results, f"kill -9 and start, {times} times", trouble)
 
 
+@pytest.mark.long_form
 def test_stop_and_start(lab: Lab, results: Results) -> None:
     def trouble() -> None:
         lab.stop(LB)
@@ -148,6 +149,7 @@ def test_another_build_and_back(lab: Lab, results: Results, other_build: Path) -
     troubled(lab, results, "a build with other tables, and back", trouble, bound_lost=False)
 
 
+@pytest.mark.long_form
 def test_another_size_and_back(lab: Lab, results: Results) -> None:
     def trouble() -> None:
         for flows in (1 << 19, 0):  # and not fewer than usual first: ports that two flows share there would be lost
@@ -174,6 +176,7 @@ def change(lab: Lab, modes: tuple[str, ...], only_first: bool = False) -> None:
     start(lab, LB)
 
 
+@pytest.mark.long_form
 @pytest.mark.lab(LabOptions(load_balancers=1, modes=("l2", "l4"), udp=True))
 def test_another_mode_and_back(lab: Lab, results: Results) -> None:
     def trouble() -> None:
