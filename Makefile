@@ -1,8 +1,8 @@
 # Short names for scripts and tools; `make help` lists them. Nothing here is needed to install, run or test gale.
-.PHONY: help install demo test check unit rpc raft sim packet e2e faults bench bench-control proto lock
+.PHONY: help install demo test check unit rpc raft sim packet e2e faults kernel-e2e bench bench-control bench-packet fuzz proto lock
 
 help: ## this list
-	@sed -n 's/^\([a-z0-9 ]*\):.*## \(.*\)/\1: \2/p' Makefile
+	@sed -n 's/^\([a-z0-9 -]*\):.*## \(.*\)/\1: \2/p' Makefile
 
 install: ## everything a fresh Debian 12 or Ubuntu 24.04 needs, and the four commands
 	scripts/install
@@ -17,10 +17,20 @@ check unit rpc raft packet e2e: ## one layer of the tests
 	scripts/test $@
 
 faults: ## what gale must survive, on real processes under traffic, with every figure beside its bound
-	.venv/bin/python -m pytest e2e/faults --faults long --faults-results bench/results
+	.venv/bin/python -m pytest e2e/plane e2e/faults --faults long --faults-results bench/results
+
+kernel-e2e: ## packet tests and every mode on Debian's stock kernel, under qemu
+	scripts/kernel-e2e
 
 sim: ## the control plane on a seeded network, clock and disk: make sim SEED=1 RUNS=100
 	.venv/bin/python -m tests.sim --seed $(or $(SEED),1) --runs $(or $(RUNS),100)
+
+bench-packet: ## nanoseconds per packet: every mode, IP version, protocol and case
+	.venv/bin/python -m bench.packet --json bench/results/packet.json
+	.venv/bin/python -m bench.packet_table
+
+fuzz: ## frames against the model of the packet path: make fuzz SEED=1 INPUTS=10000000
+	.venv/bin/python -m tests.packet.fuzz --seed $(or $(SEED),1) --inputs $(or $(INPUTS),10000000)
 
 bench-control: ## deciding and checking: three load balancers, up to ten thousand nodes
 	.venv/bin/python -m bench.control --json bench/results/control.json

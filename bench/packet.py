@@ -1,58 +1,61 @@
-"""What a packet costs in nanoseconds: `python -m bench.packet [--json FILE]`, as root.
+"""What a packet costs in nanoseconds: `python -m bench.packet [--json FILE]`, as root, or `make bench-packet`.
 
-Every case runs in the kernel by BPF_PROG_TEST_RUN, on one CPU, a million packets at a time, with bench/packet.c around
-the packet path to write each packet anew. Cases take turns within a round, because a machine's speed drifts, and each
-stands beside its floor: the same program without the packet path. A figure is the median over the rounds of case minus
-floor; its spread is the distance from the first to the third quartile. Not in it is what a driver and the kernel do
-before and after the program, and that packets of a real network arrive in a colder cache.
+Every case runs in the kernel by BPF_PROG_TEST_RUN, on one CPU, a million packets at a time, through bench/packet.c,
+which writes each packet anew and jumps into the program that is attached in production. Cases take turns within a
+round, because a machine's speed drifts, and each stands beside its floor: the same without the packet path. A figure is
+the median over the rounds of case minus floor; its spread is the distance from the first to the third quartile. Not in
+it is what a driver and the kernel do before and after the program, and that real packets arrive in a colder cache. What
+comes through wires (bench/packet_wire.py) has that in it: there `ns` is what the packet path adds to the least that a
+forwarder can do.
 """
 
 import argparse
-import ctypes
 import json
 import os
-import socket
 import statistics
-import struct
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from gale.dataplane.abi import BPF_DIRECTORY
-from gale.dataplane.maps import Maps
-from gale.dataplane.neighbours import NextHop
-from gale.dataplane.program import load
-from gale.dataplane.settings import DataplaneSettings, Listener
-from gale.dataplane.testrun import run_program
+from bench.packet_rig import (
+    BACK,
+    ELSEWHERE,
+    FAMILIES,
+    NOWHERE,
+    PORT,
+    SERVICES,
+    SOURCES,
+    SYN,
+    THERE,
+    Family,
+    Rig,
+    client,
+    fast_frames,
+    frame,
+    node_addresses,
+)
+from bench.packet_slots import change_slots_ns
+from bench.packet_wire import through_wires
 
-SLOTS = 16384
-NODES = 256
-"""So many that a new flow seldom finds its port taken: all clients of bench/packet.c share 64,512 ports."""
-
-FLOWS = 100_000
-VIP, PORT = "192.0.2.80", 80
-ELSEWHERE = "192.0.2.81"
-SOURCE = "10.0.0.1"
-ACK, SYN = 0x10, 0x02
-
-# Sections of the map of flows that take turns.
-THERE = 0
-BACK = 1 << 17
-NOWHERE = (1 << 18) - 1
-
-SETTINGS = DataplaneSettings("lo", "lo", SOURCE, (Listener("bench", VIP, PORT, "tcp", PORT),), SLOTS)
+MANY = 1 << 20
+FLOWS = {"l2": (1, MANY), "l3": (1, MANY), "l4": (1, 10_000, 1 << 17, MANY)}
+CAPACITY, CAPACITY_FOR_MANY = 1 << 18, 1 << 21
+"""Flows that the tables of l4 are made for: as configured by default, and for a million."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """`first`, `flows`: the section of flows that take turns, each sending a packet with `flags`. `floor` may be ""."""
+    """`first`, `flows`: the section of flows that take turns. `verdicts`: what nearly every packet must end in."""
 
     name: str
+    family: Family
     program: str
+    target: str
     floor: str
-    flags: int
+    frame: bytes
     first: int
     flows: int
+    verdicts: frozenset[str]
 
 
 @dataclass(frozen=True)
@@ -69,104 +72,131 @@ class Figure:
     spread: float
 
 
-CASES = [
-    Case("empty", "bench_public_empty", "", ACK, THERE, 1),
-    Case("parse only", "bench_public_parse", "bench_public_floor", ACK, THERE, 1),
-    Case("no service", "bench_public", "bench_public_floor", ACK, NOWHERE, 1),
-    *(Case("to the node", "bench_public", "bench_public_floor", ACK, THERE, flows) for flows in (1, 10_000, FLOWS)),
-    *(Case("to the client", "bench_private", "bench_private_floor", ACK, BACK, flows) for flows in (1, 10_000, FLOWS)),
-]
-NEW = Case("new flow", "bench_public", "bench_public_floor", SYN, THERE, 0)
-"""Each round begins with empty tables, and leaves room in them."""
+def cases(mode: str, family: Family, flows: Iterable[int]) -> list[Case]:
+    """With so many flows at a time; what has nothing to do with flows comes with the single one."""
+    public = f"bench_public{family.ip}"
+    known, service = client(family.ip, 0), (SERVICES[family.ip], PORT)
+    forwarded = frozenset({{"l2": "bridged", "l3": "tunnelled", "l4": "forwarded"}[mode]})
+    packet = frame(family, known, service)
 
-NEW_IN_FULL_TABLES = replace(NEW, name="new flow, full")
-"""The oldest flows make room for it. Measured last, since it leaves none of the open flows."""
+    def inward(name: str, sent: bytes, first: int, count: int, ends: frozenset[str]) -> Case:
+        return Case(name, family, public, "gale_public", "bench_empty", sent, first, count, ends)
 
-
-class Bench:
-    """The compiled programs, and maps with FLOWS open flows."""
-
-    def __init__(self) -> None:
-        source = (BPF_DIRECTORY / "gale.c").read_bytes() + (Path(__file__).parent / "packet.c").read_bytes()
-        self._module = load(SETTINGS, source).module
-        maps = Maps(self._module, SETTINGS)
-        hop = NextHop("0.0.0.0", 1, bytes(6), bytes(6))
-        for number in range(1, NODES + 1):
-            maps.set_node(number, f"10.0.{number // 200 + 1}.{number % 200 + 1}", hop)
-        maps.set_slots("bench", struct.pack(f"={SLOTS}H", *(1 + slot % NODES for slot in range(SLOTS))))
-        self._open_flows()
-
-    def run(self, program: str, case: Case, packets: int) -> int:
-        """Nanoseconds per packet."""
-        frame = tcp((SOURCE, PORT), (VIP, PORT), case.flags)
-        state = self._module[b"bench_state"].Leaf()
-        state.words[:] = struct.unpack_from("=7Q", frame, 2)
-        state.first, state.flows, state.turn = case.first, case.flows, self._turn()
-        self._module[b"bench_state"][ctypes.c_int(0)] = state
-        kind = self._module.SCHED_CLS if "private" in program else self._module.XDP
-        return run_program(self._module.load_func(program.encode(), kind).fd, frame, packets).duration_ns
-
-    def forget_flows(self) -> None:
-        for name in (b"flows", b"returns"):
-            list(self._module[name].items_lookup_and_delete_batch())
-
-    def _turn(self) -> int:
-        """Never seen before means: not in an earlier run either."""
-        return int(self._module[b"bench_state"][ctypes.c_int(0)].turn)
-
-    def _open_flows(self) -> None:
-        clients = [client(number) for number in range(FLOWS)]
-        self._put(THERE, (overlay(who, (VIP, PORT)) for who in clients))
-        self._put(NOWHERE, [overlay(clients[0], (ELSEWHERE, PORT))])
-        self.run("bench_public", Case("open", "bench_public", "", SYN, THERE, FLOWS), FLOWS)
-        keys = {(path.answer.client, path.answer.client_port): key for key, path in self._module[b"returns"].items()}
-        answers = []
-        for address, port in clients:
-            key = keys[struct.unpack("=I", socket.inet_aton(address))[0], socket.htons(port)]
-            node = socket.inet_ntoa(struct.pack("=I", key.node_address)), socket.ntohs(key.node_port)
-            answers.append(overlay(node, (SOURCE, socket.ntohs(key.source_port))))
-        self._put(BACK, answers)
-
-    def _put(self, first: int, overlays: Iterable[tuple[int, int]]) -> None:
-        table = self._module[b"bench_flows"]
-        for number, words in enumerate(overlays, start=first):
-            table[ctypes.c_int(number)] = table.Leaf(*words)
+    made = []
+    for count in flows:
+        made.append(inward("established", packet, THERE, count, forwarded))
+        if mode == "l4":
+            answer = frame(family, (node_addresses(1)[family.ip == 6], PORT), (SOURCES[family.ip], 1))
+            back = f"bench_private{family.ip}", "gale_private", "bench_empty_tc"
+            made.append(Case("back to the client", family, *back, answer, BACK, count, frozenset({"returned"})))
+        if count == 1:
+            parse = frozenset({"forwarded", "returned"})  # the counters that bench_parse uses
+            made.append(Case("parse only", family, public, "bench_parse", "bench_empty", packet, THERE, 1, parse))
+            elsewhere = frame(family, known, (ELSEWHERE[family.ip], PORT))
+            made.append(inward("no service", elsewhere, NOWHERE, 1, frozenset({"no_service"})))
+            made.append(inward("malformed", cut(packet), THERE, 1, frozenset({"malformed"})))
+    return made
 
 
-def client(number: int) -> tuple[str, int]:
-    return socket.inet_ntoa(struct.pack("!I", (100 << 24) + (64 << 16) + number)), 1024 + number % 64512
+def new_flows(family: Family) -> Case:
+    """Each packet is of a flow never seen before."""
+    base = "10.0.0.0" if family.ip == 4 else "2001:db8:2::"
+    sent = frame(family, (base, 1024), (SERVICES[family.ip], PORT), SYN)
+    ends = frozenset({"opened"})
+    return Case("new", family, f"bench_public{family.ip}", "gale_public", "bench_empty", sent, THERE, 0, ends)
 
 
-def tcp(source: tuple[str, int], destination: tuple[str, int], flags: int) -> bytes:
-    """A frame of 64 bytes. Its checksums are not right, which costs the same."""
-    addresses = socket.inet_aton(source[0]) + socket.inet_aton(destination[0])
-    ip = struct.pack("!BBHHHBBH", 0x45, 0, 50, 1, 0, 64, socket.IPPROTO_TCP, 0) + addresses
-    segment = struct.pack("!HHIIBBHHH", source[1], destination[1], 1, 1, 0x50, flags, 1024, 0, 0)
-    return bytes(12) + b"\x08\x00" + ip + segment + bytes(10)
+def cut(packet: bytes) -> bytes:
+    """Its IP header says that it is longer than the frame."""
+    longer = bytearray(packet)
+    longer[16 if packet[12:14] == b"\x08\x00" else 18] = 0x05
+    return bytes(longer)
 
 
-def overlay(source: tuple[str, int], destination: tuple[str, int]) -> tuple[int, int]:
-    """The two words of a frame that bench/packet.c replaces: the addresses; the ports and the sequence number."""
-    addresses, ports = struct.unpack_from("=2Q", tcp(source, destination, 0), 26)
-    return addresses, ports
+class Timing:
+    """Net figures and floors of cases, as rounds go by."""
+
+    def __init__(self, rig: Rig, packets: int) -> None:
+        self._rig = rig
+        self._packets = packets
+        self._runs: dict[Case, list[tuple[int, int]]] = {}
+
+    def once(self, case: Case) -> None:
+        rig, packets = self._rig, self._packets
+        if not case.flows:
+            rig.forget_flows()
+            packets = min(packets, CAPACITY // 2)
+        where = case.frame, case.first, case.flows, packets
+        floor = rig.run(case.program, case.floor, *where)
+        before = rig.counters()
+        whole = rig.run(case.program, case.target, *where)
+        moved = {name: count - before[name] for name, count in rig.counters().items() if count != before[name]}
+        if sum(moved.get(name, 0) for name in case.verdicts) < 0.97 * packets:
+            raise SystemExit(f"{rig.mode} {case.family} {case.name}, {case.flows} flows: the packets ended in {moved}")
+        self._runs.setdefault(case, []).append((whole, floor))
+
+    def figures(self) -> list[Figure]:
+        return [_figure(self._rig.mode, case, runs) for case, runs in self._runs.items()]
 
 
-def measure(bench: Bench, cases: list[Case], rounds: int, packets: int) -> list[Figure]:
-    runs: dict[Case, list[tuple[int, int]]] = {case: [] for case in cases}
-    for _ in range(rounds):
-        for case in cases:
-            if case is NEW:
-                bench.forget_flows()
-            floor = bench.run(case.floor, case, packets) if case.floor else 0
-            runs[case].append((bench.run(case.program, case, packets), floor))
-    return [figure(case, runs[case]) for case in cases]
-
-
-def figure(case: Case, runs: list[tuple[int, int]]) -> Figure:
+def _figure(mode: str, case: Case, runs: Sequence[tuple[int, int]]) -> Figure:
     net = [whole - floor for whole, floor in runs]
-    first, median, third = statistics.quantiles(net, n=4, method="inclusive")
+    first, median, third = statistics.quantiles(net, n=4, method="inclusive") if len(net) > 1 else [net[0]] * 3
     floor = statistics.median(floor for _, floor in runs)
-    return Figure("l4", 4, "tcp", case.name, case.flows, median, floor, third - first)
+    return Figure(
+        mode, case.family.ip, case.family.protocol, case.name, case.flows, median, floor, round(third - first, 1)
+    )
+
+
+def measure(
+    mode: str, rounds: int, packets: int, flows: Sequence[int], families: Sequence[Family] = FAMILIES
+) -> list[Figure]:
+    """All cases of a mode. Flows of l4 share their tables, so a version and protocol has them to itself."""
+    rig = Rig(mode, CAPACITY_FOR_MANY if mode == "l4" and max(flows) == MANY else CAPACITY)
+    figures = []
+    for family in families:
+        fill(rig, family, max(flows))
+        timing = Timing(rig, packets)
+        chosen = cases(mode, family, flows)
+        for _ in range(rounds):
+            for case in chosen:
+                timing.once(case)
+        if mode == "l4" and 1 in flows:
+            for _ in range(rounds):
+                timing.once(new_flows(family))
+        figures += timing.figures()
+    return figures
+
+
+def fill(rig: Rig, family: Family, flows: int) -> None:
+    rig.put(NOWHERE, [frame(family, client(family.ip, 0), (ELSEWHERE[family.ip], PORT))])
+    if rig.mode == "l4":
+        rig.open_flows(family, flows)
+    else:
+        clients = [client(family.ip, number) for number in range(flows)]
+        rig.put(THERE, fast_frames(family, clients, (SERVICES[family.ip], PORT)))
+
+
+def everything(rounds: int, packets: int, cpu: int) -> list[Figure]:
+    figures = []
+    for mode, flows in FLOWS.items():
+        few = [count for count in flows if count < MANY] if mode == "l4" else list(flows)
+        figures += measure(mode, rounds, packets, few)
+        if mode == "l4":
+            figures += measure(mode, rounds, packets, [MANY])
+    for mode, forwarder, floor, spread in through_wires(rounds, packets, cpu):
+        figures.append(Figure(mode, 4, "tcp", "through veth", 1024, forwarder - floor, floor, spread))
+    median, spread = change_slots_ns(rounds)
+    figures.append(Figure("l4", 4, "tcp", "slot table change", 0, median, 0, spread))
+    return figures
+
+
+def shown(figures: Iterable[Figure]) -> str:
+    lines = [f"{'mode':<5}{'':<11}{'case':<20}{'flows':>8}{'ns':>9}{'spread':>8}{'floor':>8}"]
+    for row in figures:
+        what = f"{row.mode:<5}IPv{row.ip} {row.protocol:<6}{row.case:<20}{row.flows or '':>8}"
+        lines.append(f"{what}{row.ns:>9g}{row.spread:>8g}{row.floor_ns:>8g}")
+    return "\n".join(lines)
 
 
 def main() -> None:
@@ -177,13 +207,8 @@ def main() -> None:
     parser.add_argument("--cpu", type=int, default=max(os.sched_getaffinity(0)))
     arguments = parser.parse_args()
     os.sched_setaffinity(0, {arguments.cpu})
-    bench = Bench()
-    figures = measure(bench, CASES, arguments.rounds, arguments.packets)
-    figures += measure(bench, [NEW], arguments.rounds, FLOWS)
-    figures += measure(bench, [NEW_IN_FULL_TABLES], arguments.rounds, arguments.packets)
-    print(f"{'case':<16}{'flows':>8}{'ns':>8}{'spread':>8}{'floor':>8}")
-    for line in figures:
-        print(f"{line.case:<16}{line.flows or 'new':>8}{line.ns:>8g}{line.spread:>8g}{line.floor_ns:>8g}")
+    figures = everything(arguments.rounds, arguments.packets, arguments.cpu)
+    print(shown(figures))
     if arguments.json:
         arguments.json.write_text(json.dumps([asdict(line) for line in figures], indent=1) + "\n")
 

@@ -3,41 +3,54 @@
  * The shapes of everything a map holds, shared by the packet path, which reads, and gale/dataplane/, which writes.
  * Python does not repeat them: BCC derives a map's ctypes from these structs.
  *
- * __be16 and __be32 are in network byte order, as in the packet; everything else is in the machine's.
+ * __be16, __be32 and union address are in network byte order, as in the packet; everything else is in the machine's.
  *
  * Long arrays are declared as bytes, two per number (BCC trips over a sizeof in there): for each element of an array of
  * numbers BCC generates code to print it, and starting gale-lb would take seconds.
  *
- * Compile-time settings (-D, from gale/dataplane/program.py): SERVICES, LISTENERS, SLOTS, FLOWS, CPUS: capacities;
- * SOURCE_ADDRESS: a __be32 constant, the load balancer's own address that nodes answer to; PUBLIC_IFINDEX: the
- * interface answers leave by; JIFFIES_PER_S: the kernel's tick.
+ * Compile-time settings (-D, from gale/dataplane/program.py): SERVICES, SLOTS, FLOWS: capacities; WITH_L2, WITH_L3,
+ * WITH_L4, WITH_IPV6: 1 when some service asks for it; SOURCE_ADDRESS: a __be32 constant, the load balancer's own
+ * address that nodes see and answer to; SOURCE6_0 .. SOURCE6_3: its IPv6 address in four __be32 words, 0 without one;
+ * PUBLIC_IFINDEX: the interface answers leave by; JIFFIES_PER_S: the kernel's tick; SECRET_0, SECRET_1: 64 random bits
+ * each, which place flows in their tables.
  */
 #pragma once
-#include <linux/types.h>
+#include "address.h"
 
 #define PORTS 65536
-#define NODES 65536
+#define LISTENERS 256 /* BCC generates code to print each of them, which takes 0.7 ms */
+#define NODES 16384
 #define NO_OWNER 0    /* of a slot, while no node routes */
 #define NO_LISTENER 0 /* end of a chain of listeners */
-#define NO_LINK 0     /* of a node: the MAC address of its next hop is not known yet */
+#define NO_LINK 0     /* of a hop: not known, or the MAC address of the next hop is not */
+#define PUBLIC_LINK 1 /* place in `links` of the public interface */
 #define LINKS 64
 
-/* A listener is one address and port that clients connect to. Services may have several. */
-struct listener {
-    __be32 address;
-    __be16 target_port; /* the port on the nodes */
-    __u16 next;         /* next listener of the same port, or NO_LISTENER */
-    __u16 service;      /* index into `active` */
-    __u8 protocol;
-    __u8 zero;
-};
+enum mode { L2 = 2, L3 = 3, L4 = 4 };
 
-/* Which listener a packet is for: from the port to the first listener of a chain that differ in their address. */
+/*
+ * A listener is one address, port and protocol that clients connect to. Services may have several. Flows name it by its
+ * number, which therefore stays with it as long as it is served, over restarts too (gale/dataplane/listeners.py).
+ */
+struct listener {
+    union address address;
+    __be16 port;
+    __be16 target_port; /* the port on the nodes: l4 */
+    __u16 next;         /* next listener of the same port, or NO_LISTENER */
+    __u16 service;      /* index into `active` and `service_traffic` */
+    __u16 earlier;      /* the listener it was before its mode or its target port changed: flows of then go on so */
+    __u8 protocol;
+    __u8 mode;   /* enum mode */
+    __u8 tunnel; /* l3: IP version of the outer header, 4 or 6 */
+    __u8 zero[3];
+};
+_Static_assert(sizeof(struct listener) == 32, "half a cache line");
+
+/* Which listener a packet is for: from the port to the first listener of a chain that differ in address or protocol. */
 struct directory {
     __u8 first[2 * PORTS];                /* read with first_listener() */
     struct listener listeners[LISTENERS]; /* number 0 is NO_LISTENER */
 };
-_Static_assert((LISTENERS & (LISTENERS - 1)) == 0 && LISTENERS <= PORTS, "a listener number is masked, not compared");
 
 /* By the port as it stands in the packet, so that the path swaps no bytes. */
 static __always_inline __u16 first_listener(const struct directory *directory, __be16 port) {
@@ -54,59 +67,76 @@ static __always_inline __u16 slot_owner(const struct slot_table *table, __u32 ha
     return ((const __u16 *)table->owners)[hash & (SLOTS - 1)];
 }
 
-/* A node, and how to reach it. Half a cache line, so that no entry lies across two. */
+/* How a frame gets to a node. The link is that of the route the kernel has to it. */
+struct hop {
+    __u8 macs[12]; /* the start of the frame: its next hop's MAC, then the interface's own */
+    __u16 link;    /* place in `links` of the interface it leaves by, or NO_LINK */
+    __be16 vlan;   /* tag control information of the VLAN it leaves in, 0: none */
+    __u16 mtu;     /* bytes of the largest IP packet that fits */
+    __u16 on_link; /* 1: the next hop is the node itself, no router */
+};
+
+/* A node, by both IP versions. One cache line. */
 struct node {
-    __be32 address; /* 0: no such node */
-    __u32 link;     /* place in `links` of the interface it is reached by, or NO_LINK */
-    __u8 macs[12];  /* the start of a frame to it: its next hop's MAC, then the interface's own */
-    __u32 zero[3];
-};
-_Static_assert(sizeof(struct node) == 32, "half a cache line");
-
-/*
- * A flow, as its client's packets ask for it. With the kernel's 48 bytes of bookkeeping, key and value make one cache
- * line, which is why a flow holds no precomputed checksums: adding them up again is cheaper than a second line.
- */
-struct flow_key {
-    __be32 client;
-    __be16 client_port;
-    __u16 listener;
-};
-
-struct flow {
-    __be32 node_address; /* differs from the node's entry once the number has gone to another node */
-    __u16 node;
-    __be16 source_port; /* the port the node sees the client at, on SOURCE_ADDRESS */
-};
-_Static_assert(sizeof(struct flow_key) + sizeof(struct flow) == 16, "48 + 16 bytes are one cache line");
-
-/* The same flow, as its node's packets ask for it. To hold a key of this map is to own the port. */
-struct return_key {
-    __be32 node_address;
-    __be16 node_port;
-    __be16 source_port;
-    __u8 protocol;
+    struct hop hop4; /* first, and aligned to 4 bytes: its MACs are copied in wide words */
+    struct hop hop6;
+    union address address6; /* all zeroes: it has none */
+    __be32 address;         /* 0: no such node */
+    __u8 birth;             /* grows when the number goes to another address; stays when the node is gone */
     __u8 zero[3];
 };
+_Static_assert(sizeof(struct node) == 64, "a cache line");
 
-/* What makes an answer of the node one of the service. */
-struct answer {
-    __be32 address; /* what the client connected to */
-    __be32 client;
-    __be16 port;
+/*
+ * A flow as its client's packets ask for it: its place is one of the FLOW_WAYS of its set (flow.h). Half a cache line.
+ * It is read without a lock: `word` before and after, and what was read counts if nothing changed.
+ */
+struct flow {
+    union address client;
     __be16 client_port;
-    __u8 macs[12]; /* the start of a frame to the client: both MACs of the frame that opened the flow, swapped */
+    __u16 listener;
+    __u16 node;
+    __be16 source_port; /* the port the node sees the client at, on SOURCE_ADDRESS */
+    __u64 word;         /* flow.h: version, flags, birth of the node, when last seen */
 };
+_Static_assert(sizeof(struct flow) == 32, "half a cache line");
 
+/*
+ * The same flow, as its node's packets ask for it. Its place follows from its first four fields, so a port of a node
+ * has one place, and whoever holds the place owns the port. One cache line.
+ */
 struct return_path {
-    struct answer answer;
+    __u64 node;         /* fingerprint of the node's address: flow.h */
+    __be16 node_port;   /* the listener's target port */
+    __be16 source_port; /* on SOURCE_ADDRESS */
+    __u8 protocol;
+    __u8 tags;    /* VLAN tags of the client's frames: 0 to 2, and OUTER_8021AD */
+    __u16 number; /* the node's */
+    __be32 isn;   /* the sequence number of the node's SYN/ACK, plus one: what its client must acknowledge */
+    __be16 client_port;
     __u16 listener; /* with the client's address and port, the flow's key */
-    __u16 zero;
-    __u32 last_seen; /* jiffies: when the node last sent something, to a copy's lifetime (copy.h) */
-    __u64 life;      /* lifetime.h */
+    union address client;
+    __be16 vlan[2]; /* tag control information, outer tag first */
+    __u8 macs[12];  /* the start of a frame to the client: both MACs of its last frames, swapped */
+    __u64 word;     /* flow.h */
+};
+#define TAGS 3         /* mask of return_path.tags: how many */
+#define OUTER_8021AD 4 /* in return_path.tags: the outer tag is 802.1ad's, not 802.1Q's */
+_Static_assert(sizeof(struct return_path) == 64, "a cache line");
+
+/* Ports that later fragments lack. */
+struct fragment_key {
+    union address source, destination;
+    __be32 id;
+    __u32 protocol;
 };
 
-static __always_inline bool is_return_path_of(const struct return_path *path, const struct flow_key *key) {
-    return path->answer.client == key->client && path->answer.client_port == key->client_port &&
-           path->listener == key->listener;
-}
+struct fragment {
+    __be16 source_port, destination_port;
+    __u32 seen; /* jiffies */
+};
+
+/* What passed. Client to node is `in`; what nodes answer directly (l2, l3) is not seen. */
+struct traffic {
+    __u64 in_packets, in_bytes, out_packets, out_bytes, flows;
+};

@@ -1,30 +1,35 @@
 // SPDX-License-Identifier: (Apache-2.0 OR GPL-2.0-only)
-/* The maps. Only gale.c may use them: BCC rewrites map calls in the main file alone, though it reads tables anywhere.
- */
+/* The maps. Only the .c files may use them: BCC rewrites map calls in the main file alone, though it reads tables
+ * anywhere. */
 #pragma once
 #include "abi.h"
-#include "copy.h"
+#include "explain.h"
+#include "toobig.h"
 #include "verdict.h"
 
-/* Written by gale-lb, read here. */
+/*
+ * Written by gale-lb, read here. A start of gale-lb makes new ones, fills them, and then puts its programs in the place
+ * of the old ones: nothing here changes its shape under a running program.
+ */
 BPF_ARRAY(directory, struct directory, 1);               /* destination -> listener */
 BPF_ARRAY(active, __u32, SERVICES);                      /* service -> which of its two slot tables holds */
 BPF_ARRAY(slot_tables, struct slot_table, 2 * SERVICES); /* of service n: 2n and 2n + 1 */
 BPF_ARRAY(nodes, struct node, NODES);                    /* number -> node */
+BPF_ARRAY(takeover, __u32, 1);                           /* jiffies until which flows may be missing; 0: none are */
 BPF_DEVMAP(links, LINKS);                                /* place -> interface; NO_LINK is always empty */
 
 /*
- * Written here: the two tables that hold a flow. A full one makes room by its least recently used entry. A return path
- * that lost its flow only occupies a port for a while, but a flow that lost its return path gets no answers, and
- * another may get its port. So `returns` has twice the room: what is forgotten there has long been forgotten in
- * `flows`.
+ * Written here: the tables that hold flows, as memory of gale's own (flow.h). They outlive gale-lb, and a start goes on
+ * with them: gale/dataplane/compiler.py puts them in the place of the new ones. What can be mapped into memory begins
+ * at a page, so that no entry straddles cache lines.
  */
-BPF_TABLE("lru_hash", struct flow_key, struct flow, flows, FLOWS);
-BPF_TABLE("lru_hash", struct return_key, struct return_path, returns, 2 * FLOWS);
+BPF_F_TABLE("array", __u32, struct flow, flows, FLOW_PLACES, 1U << 10); /* BPF_F_MMAPABLE: Python reads it, too */
+BPF_F_TABLE("array", __u32, struct return_path, returns, RETURN_PLACES, 1U << 10);
+BPF_TABLE("lru_hash", struct fragment_key, struct fragment, fragments, FRAGMENTS);
 
-/* Of either table, per CPU. Not per-CPU maps: in a plain array, copies lie side by side, and kernels before 6.10 too
- * compile the look-up into the program. */
-BPF_ARRAY(flow_copies, struct flow_copy, COPIES *CPUS);
-BPF_ARRAY(answer_copies, struct answer_copy, COPIES *CPUS);
-
+/* Written here, read by gale-lb. */
 BPF_PERCPU_ARRAY(verdicts, __u64, VERDICT_COUNT); /* packets per verdict */
+BPF_PERCPU_ARRAY(service_traffic, struct traffic, SERVICES);
+BPF_PERCPU_ARRAY(node_traffic, struct traffic, NODES);
+BPF_ARRAY(explanation, struct explanation, 1);        /* of the last packet that was explained */
+BPF_PERCPU_ARRAY(answer_rate, struct answer_rate, 1); /* of ICMP answers */

@@ -1,71 +1,223 @@
 // SPDX-License-Identifier: (Apache-2.0 OR GPL-2.0-only)
 /*
- * From a frame to its headers. All parsers have one shape: parse_x(cursor, &header) checks that the header lies within
- * the frame, moves the cursor behind it and returns the next protocol in the machine's byte order, or MALFORMED_HEADER.
- * The last one, parse_tcp, moves nothing: gale does not look at what a connection carries.
+ * From a frame to its headers, in three steps that each fill in what they find: parse_frame, parse_ip, parse_ports. The
+ * last two return UNDECIDED, or the verdict on a packet that no receiver would accept.
+ *
+ * A packet that an ICMP error quotes is parsed by the same steps: it may be cut off behind the first 8 bytes of its
+ * transport header, which hold the ports.
  */
 #pragma once
-#include <linux/if_ether.h>
-#include <linux/in.h>
-#include <linux/ip.h>
-#include <linux/tcp.h>
+#include "packet.h"
+#include "verdict.h"
 
-#define MALFORMED_HEADER -1
+#define MALFORMED_FRAME -1
+#define NOT_IP_FRAME 0 /* among others */
+#define QUOTED_BYTES 8
 
-struct cursor {
-    void *at;
-    void *end;  /* behind the last byte that can be read */
-    __u32 left; /* bytes from `at` on: of the frame, once in IPv4 of the packet; not all of them can be read in TC */
+struct vlan_tag {
+    __be16 control;
+    __be16 protocol; /* of what follows */
 };
 
-static __always_inline int parse_ethernet(struct cursor *cursor, struct ethhdr **header) {
-    struct ethhdr *eth = cursor->at;
-
-    if ((void *)(eth + 1) > cursor->end)
-        return MALFORMED_HEADER;
-    *header = eth;
-    cursor->at = eth + 1;
-    cursor->left -= sizeof(*eth);
-    return bpf_ntohs(eth->h_proto);
+static __always_inline bool is_tag(__be16 protocol) {
+    return protocol == bpf_htons(ETH_P_8021Q) || protocol == bpf_htons(ETH_P_8021AD);
 }
 
-/* Options are stepped over: they travel on as they came. A frame may be longer than its packet (padding), not shorter.
+/* In one load: struct ethhdr says that it may lie anywhere, and LLVM would take a byte at a time. */
+static __always_inline __be16 frame_protocol(const struct ethhdr *eth) {
+    return ((const __be16 *)eth)[ETH_ALEN];
+}
+
+/* A frame that is too short for TAGS_MAX tags, and therefore for IP as well. */
+static __always_inline int parse_short_frame(const struct packet *packet) {
+    const struct ethhdr *eth = packet->data;
+    const struct vlan_tag *tag = (void *)(eth + 1);
+
+    if ((void *)tag > packet->end)
+        return MALFORMED_FRAME;
+
+    __be16 protocol = frame_protocol(eth);
+
+    if (is_tag(protocol)) {
+        if ((void *)(tag + 1) > packet->end)
+            return MALFORMED_FRAME;
+        protocol = tag->protocol;
+    }
+    if (is_tag(protocol) || protocol == bpf_htons(ETH_P_IP) || (WITH_IPV6 && protocol == bpf_htons(ETH_P_IPV6)))
+        return MALFORMED_FRAME;
+    return NOT_IP_FRAME;
+}
+
+/*
+ * The Ethernet header and up to TAGS_MAX tags. Returns the protocol behind them as it stands there. The verifier is to
+ * know no more of a frame with tags than of one without, so that it follows the rest of the program once.
  */
-static __always_inline int parse_ipv4(struct cursor *cursor, struct iphdr **header) {
-    struct iphdr *ip = cursor->at;
+static __always_inline int parse_frame(struct packet *packet) {
+    struct ethhdr *eth = packet->data;
+    struct vlan_tag *tags = (void *)(eth + 1);
 
-    if ((void *)(ip + 1) > cursor->end || ip->version != 4 || ip->ihl < 5)
-        return MALFORMED_HEADER;
+    if (unlikely((void *)(tags + TAGS_MAX) > packet->end))
+        return parse_short_frame(packet);
 
-    __u32 header_length = ip->ihl * 4, length = bpf_ntohs(ip->tot_len);
+    __be16 protocol = frame_protocol(eth);
+    __u32 count = 0;
 
-    if (length < header_length || length > cursor->left)
-        return MALFORMED_HEADER;
-    *header = ip;
-    cursor->at += header_length;
-    cursor->left = length - header_length;
-    return ip->protocol;
+    packet->eth = eth;
+    packet->tpid = protocol;
+    packet->vlan[0] = packet->vlan[1] = 0;
+    if (unlikely(is_tag(protocol))) {
+        packet->vlan[0] = tags[0].control;
+        packet->tpid = obscure(protocol, tags[0].control);
+        protocol = tags[0].protocol;
+        count = 1;
+        if (is_tag(protocol)) {
+            packet->vlan[1] = tags[1].control;
+            protocol = tags[1].protocol;
+            count = 2;
+        }
+    }
+    packet->tags = obscure(count, protocol) & 3;
+    packet->ip = packet->data + sizeof(*eth) + packet->tags * sizeof(*tags);
+    return protocol;
 }
 
-static __always_inline int parse_tcp(struct cursor *cursor, struct tcphdr **header) {
-    struct tcphdr *tcp = cursor->at;
-
-    if (cursor->left < sizeof(*tcp) || (void *)(tcp + 1) > cursor->end)
-        return MALFORMED_HEADER;
-    *header = tcp;
-    return IPPROTO_TCP;
-}
-
-/* Flags of a TCP header: one byte, as the masks below name them. */
-#define TCP_FIN 0x01
-#define TCP_SYN 0x02
-#define TCP_RST 0x04
-#define TCP_ACK 0x10
-
-static __always_inline __u8 tcp_flags(const struct tcphdr *tcp) {
-    return ((const __u8 *)tcp)[13];
-}
-
-/* Masks of iphdr.frag_off. */
+/* Masks of iphdr.frag_off, and of its counterpart in an IPv6 fragment header. */
 #define MORE_FRAGMENTS bpf_htons(0x2000)
 #define FRAGMENT_OFFSET bpf_htons(0x1fff)
+#define MORE_FRAGMENTS_6 bpf_htons(0x0001)
+#define FRAGMENT_OFFSET_6 bpf_htons(0xfff8)
+
+/* A frame may be longer than its packet (padding), not shorter; a quoted packet usually is cut off. */
+static __always_inline enum verdict parse_ip4(struct packet *packet, __u32 left, const bool quoted) {
+    struct iphdr *ip = packet->ip;
+
+    if ((void *)(ip + 1) > packet->end || ip->version != 4 || ip->ihl < 5)
+        return MALFORMED;
+    packet->transport_offset = ip->ihl * 4;
+    packet->length = bpf_ntohs(ip->tot_len);
+    if (packet->length < packet->transport_offset || (!quoted && packet->length > left))
+        return MALFORMED;
+    packet->protocol = ip->protocol;
+    packet->fragment = ip->frag_off & FRAGMENT_OFFSET ? LATER : ip->frag_off & MORE_FRAGMENTS ? FIRST : WHOLE;
+    packet->fragment_id = ip->id;
+    packet->source = address4(ip->saddr);
+    packet->destination = address4(ip->daddr);
+    return UNDECIDED;
+}
+
+#define EXTENSIONS_MAX 6
+#define OFFSET_MASK 0x3fff
+_Static_assert(40 + EXTENSIONS_MAX * 8 * 256 <= OFFSET_MASK, "where a transport header may begin");
+
+/* Every extension header that is stepped over begins like this, and is 8 bytes long at least. */
+struct extension {
+    __u8 next;
+    __u8 length;   /* in 8 bytes, without the first 8; a fragment header has none */
+    __be16 offset; /* here and below: of a fragment header */
+    __be32 id;
+};
+
+static __always_inline bool is_extension(__u32 protocol) {
+    return protocol == IPPROTO_HOPOPTS || protocol == IPPROTO_DSTOPTS || protocol == IPPROTO_ROUTING ||
+           protocol == IPPROTO_FRAGMENT;
+}
+
+static __always_inline enum verdict parse_extensions(struct packet *packet) {
+    __u32 offset = sizeof(struct ipv6hdr);
+    __u32 next = packet->ip6->nexthdr;
+
+    packet->fragment = WHOLE;
+    packet->fragment_id = 0;
+#pragma unroll /* Linux 6.1 refuses the loop that LLVM makes of it: its end falls through to its start */
+    for (int count = 0; count <= EXTENSIONS_MAX && is_extension(next); count++) {
+        struct extension *extension = (void *)packet->ip6 + offset;
+
+        if (count == EXTENSIONS_MAX)
+            return EXTENSIONS;
+        if (offset + sizeof(*extension) > packet->length || (void *)(extension + 1) > packet->end)
+            return MALFORMED;
+
+        bool fragment = next == IPPROTO_FRAGMENT;
+
+        next = extension->next;
+        offset += sizeof(*extension) * (fragment ? 1 : extension->length + 1);
+        offset = obscure(offset, next) & OFFSET_MASK;
+        if (!fragment)
+            continue;
+        packet->fragment_id = extension->id;
+        if (extension->offset & FRAGMENT_OFFSET_6) {
+            packet->fragment = LATER;
+            break;
+        }
+        packet->fragment = obscure(extension->offset & MORE_FRAGMENTS_6 ? FIRST : WHOLE, next) & 1;
+    }
+    packet->transport_offset = obscure(offset, next) & OFFSET_MASK;
+    packet->protocol = next;
+    return UNDECIDED;
+}
+
+static __always_inline enum verdict parse_ip6(struct packet *packet, __u32 left, const bool quoted) {
+    struct ipv6hdr *ip = packet->ip6;
+
+    if ((void *)(ip + 1) > packet->end || ip->version != 6)
+        return MALFORMED;
+
+    __u32 length = sizeof(*ip) + bpf_ntohs(ip->payload_len);
+
+    if (length > 0xffff || (!quoted && length > left))
+        return MALFORMED;
+    packet->length = length;
+
+    enum verdict verdict = parse_extensions(packet);
+
+    if (verdict != UNDECIDED)
+        return verdict;
+    if (packet->length < packet->transport_offset)
+        return MALFORMED;
+    load_address(&packet->source, &ip->saddr);
+    load_address(&packet->destination, &ip->daddr);
+    return UNDECIDED;
+}
+
+/* `left`: bytes of the frame from the IP header on. */
+static __always_inline enum verdict parse_ip(struct packet *packet, __u32 left, const int version, const bool quoted) {
+    enum verdict verdict = version == 4 ? parse_ip4(packet, left, quoted) : parse_ip6(packet, left, quoted);
+
+    packet->version = version;
+    packet->transport = (void *)packet->ip + packet->transport_offset;
+    return verdict;
+}
+
+/* Of TCP or UDP, unless this is a later fragment. */
+static __always_inline enum verdict parse_ports(struct packet *packet, const bool quoted) {
+    const __be16 *ports = packet->transport;
+    __u32 left = packet->length - packet->transport_offset;
+
+    if (!quoted && packet->protocol == IPPROTO_TCP) {
+        if (left < sizeof(struct tcphdr) || packet->transport + sizeof(struct tcphdr) > packet->end)
+            return MALFORMED;
+        packet->tcp_flags = ((const __u8 *)ports)[13];
+    } else {
+        if (left < QUOTED_BYTES || packet->transport + QUOTED_BYTES > packet->end)
+            return MALFORMED;
+        packet->tcp_flags = 0;
+    }
+    packet->source_port = ports[0];
+    packet->destination_port = ports[1];
+    packet->fragment = obscure(packet->fragment, ports[0]) & 1; /* WHOLE or FIRST */
+    packet->protocol = obscure(packet->protocol, ports[0]);
+    return UNDECIDED;
+}
+
+/*
+ * The headers of a packet that has ports, found again. The verifier then knows as little of one kind of packet as of
+ * another, and follows what lies between once.
+ */
+static __always_inline bool find_again(struct packet *packet, const int version) {
+    __u64 ip = sizeof(struct ethhdr) + packet->tags * sizeof(struct vlan_tag);
+
+    packet->ip = packet->data + (obscure(ip, packet->length) & 31);
+    packet->transport = (void *)packet->ip + (obscure(packet->transport_offset, packet->length) & OFFSET_MASK);
+    return (void *)packet->ip + (version == 4 ? sizeof(struct iphdr) : sizeof(struct ipv6hdr)) <= packet->end &&
+           packet->transport + QUOTED_BYTES <= packet->end;
+}

@@ -12,7 +12,8 @@
 #include <linux/types.h>
 
 #define PORT_PROBES 16
-#define PORT_LOW 1024 /* the highest is 65535 */
+#define PORT_PROBES_FLOOD 4 /* after the first, when an opening flow may make room: there are many then */
+#define PORT_LOW 1024       /* the highest is 65535 */
 
 static __always_inline __be16 port_by_chance(__u32 chance) {
     return bpf_htons(PORT_LOW + ((__u64)chance * (65536 - PORT_LOW) >> 32));

@@ -6,14 +6,14 @@
 /* Listeners of one port in a chain; gale/dataplane/settings.py refuses more. */
 #define CHAIN_MAX 64
 
-static __always_inline __u16 find_listener(const struct directory *directory, __be32 address, __be16 port,
+static __always_inline __u16 find_listener(const struct directory *directory, const union address *address, __be16 port,
                                            __u8 protocol) {
     __u16 number = first_listener(directory, port);
 
     for (int hop = 0; hop < CHAIN_MAX && number != NO_LISTENER; hop++) {
         const struct listener *listener = &directory->listeners[number & (LISTENERS - 1)];
 
-        if (listener->address == address && listener->protocol == protocol)
+        if (address_equal(&listener->address, address) && listener->protocol == protocol)
             return number & (LISTENERS - 1);
         number = listener->next;
     }

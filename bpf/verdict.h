@@ -4,29 +4,39 @@
  * gale/dataplane/abi.py reads names, actions and meanings from this list; bpf/README.md says how to add one.
  *
  * VERDICT(name, action, meaning). Actions: REDIRECT, out of another interface; PASS, to this machine's kernel,
- * untouched; DROP. A packet of a service that no flow knows is passed rather than dropped, so that the kernel answers
- * it with a reset and the client does not hang.
+ * untouched; DROP; REPLY, an answer of gale's own, back to where the packet came from. A packet of a service that no
+ * flow knows is passed rather than dropped, so that the kernel answers it with a reset and the client does not hang.
  */
 #pragma once
 
 #define VERDICTS(VERDICT)                                                                                              \
-    VERDICT(FORWARDED, REDIRECT, "client to node: packet of a known flow")                                             \
-    VERDICT(RETURNED, REDIRECT, "node to client: packet of a known flow")                                              \
-    VERDICT(OPENED, REDIRECT, "client to node: first packet of a new flow")                                            \
-    VERDICT(NOT_IPV4, PASS, "public side: not IPv4, or in a VLAN")                                                     \
-    VERDICT(NOT_TCP, PASS, "public side: IPv4, but not TCP")                                                           \
-    VERDICT(LATER_FRAGMENT, PASS, "public side: fragment without ports, so without a service")                         \
-    VERDICT(NO_SERVICE, PASS, "public side: no service has this address and port")                                     \
+    VERDICT(FORWARDED, REDIRECT, "l4, client to node: packet of a known flow")                                         \
+    VERDICT(RETURNED, REDIRECT, "l4, node to client: packet of a known flow")                                          \
+    VERDICT(OPENED, REDIRECT, "l4, client to node: first packet of a new flow")                                        \
+    VERDICT(BRIDGED, REDIRECT, "l2, client to node")                                                                   \
+    VERDICT(TUNNELLED, REDIRECT, "l3, client to node")                                                                 \
+    VERDICT(ERROR_FORWARDED, REDIRECT, "ICMP error about what a node sent, to that node")                              \
+    VERDICT(ERROR_RETURNED, REDIRECT, "l4: ICMP error about what a client sent, to that client")                       \
+    VERDICT(NOT_IP, PASS, "public side: neither IPv4 nor IPv6, or more than two VLAN tags")                            \
+    VERDICT(OTHER_PROTOCOL, PASS, "public side: neither TCP nor UDP nor an ICMP error")                                \
+    VERDICT(LATER_FRAGMENT, PASS, "public side: fragment whose first one, with the ports, did not come here")          \
+    VERDICT(NO_SERVICE, PASS, "public side: no service has this address, port and protocol")                           \
     VERDICT(NOT_A_REPLY, PASS, "private side: no flow waits for it")                                                   \
-    VERDICT(NO_FLOW, PASS, "for a service, opens no flow and belongs to none")                                         \
-    VERDICT(NODE_GONE, PASS, "the flow's node receives no packets any more")                                           \
-    VERDICT(MALFORMED, DROP, "public side: lengths or version of the IPv4 or TCP header do not fit the frame")         \
-    VERDICT(FRAGMENT, DROP, "first fragment of a packet of a service: the others have no ports")                       \
-    VERDICT(TTL_EXPIRED, DROP, "for a service or a client, with a time to live of 1 or 0")                             \
-    VERDICT(NO_NODE, DROP, "new flow, but its slot has no node")                                                       \
+    VERDICT(NO_FLOW, PASS, "l4: opens no flow and belongs to none")                                                    \
+    VERDICT(NODE_GONE, PASS, "l4: the flow's node receives no packets any more")                                       \
+    VERDICT(UNRELATED_ERROR, PASS, "public side: ICMP error about no packet of a service")                             \
+    VERDICT(TOO_BIG, REPLY, "bigger than fits on the way to the node: the sender is told what fits")                   \
+    VERDICT(MALFORMED, DROP, "public side: lengths or version of a header do not fit the frame")                       \
+    VERDICT(EXTENSIONS, DROP, "public side: more IPv6 extension headers than gale steps over")                         \
+    VERDICT(TTL_EXPIRED, DROP, "for a service or a client, with no hop left")                                          \
+    VERDICT(NO_NODE, DROP, "its slot has no node")                                                                     \
     VERDICT(NO_NEIGHBOUR, DROP, "the MAC address of the node's next hop is not known yet")                             \
-    VERDICT(NO_PORT, DROP, "new flow, but every port tried towards its node is in use")                                \
-    VERDICT(NO_ROOM, DROP, "new flow, but the flow table refused it")
+    VERDICT(NOT_ON_LINK, DROP, "l2: the node is behind a router")                                                      \
+    VERDICT(NO_ADDRESS6, DROP, "the node has no IPv6 address")                                                         \
+    VERDICT(NO_PORT, DROP, "l4, new flow: every port tried towards its node is in use")                                \
+    VERDICT(NO_ROOM, DROP, "l4, new flow: others were faster to take its places in the flow tables")                   \
+    VERDICT(TAKING_OVER, DROP, "l4, no flow yet: a start is converting the flow tables; TCP sends it again")           \
+    VERDICT(TOO_BIG_QUIET, DROP, "bigger than fits on the way to the node, and enough senders have been told")
 
 enum verdict {
 #define NAME(name, action, meaning) name,
@@ -37,14 +47,17 @@ enum verdict {
 };
 
 /* A set of verdicts per action, one bit each: a switch would become a table in memory, which BCC cannot load. */
-enum action { REDIRECT, PASS, DROP };
+enum action { REDIRECT, PASS, DROP, REPLY };
 #define IF_DROP(name, act, meaning) | ((__u32)((act) == DROP) << (name))
 #define IF_PASS(name, act, meaning) | ((__u32)((act) == PASS) << (name))
-enum { DROPPED = 0 VERDICTS(IF_DROP), PASSED = 0 VERDICTS(IF_PASS) };
+#define IF_REPLY(name, act, meaning) | ((__u32)((act) == REPLY) << (name))
+enum { DROPPED = 0 VERDICTS(IF_DROP), PASSED = 0 VERDICTS(IF_PASS), REPLIED = 0 VERDICTS(IF_REPLY) };
 _Static_assert(VERDICT_COUNT <= 32, "a set of verdicts is 32 bits");
 
 static __always_inline enum action action_of(enum verdict verdict) {
     if (DROPPED >> verdict & 1)
         return DROP;
-    return PASSED >> verdict & 1 ? PASS : REDIRECT;
+    if (PASSED >> verdict & 1)
+        return PASS;
+    return REPLIED >> verdict & 1 ? REPLY : REDIRECT;
 }

@@ -1,22 +1,43 @@
-"""Real gale programs in network namespaces. Labs here have a prefix of their own and do not meet a lab that is up."""
+"""Real gale programs in network namespaces. Labs here have prefixes of their own and do not meet a lab that is up.
+
+Tests in this folder have one lab per file. Those in `plane` and `faults` share: one lab serves every test that asks for
+the same options, one after the other, and a test that changes what a restart does not undo discards it.
+
+The short form of e2e/faults is part of every run: few repetitions, short durations. The long form, `--faults long`,
+has the repetitions and durations of the list of faults. Figures are written with `--faults-results DIR`.
+"""
 
 import os
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
+from e2e.faults.results import Results
+from e2e.labs import UP_WITHIN_S, Labs
 from gale.lab.cluster import Lab
+from gale.lab.faults import Faults
 from gale.lab.options import LabOptions
 
-UP_WITHIN_S = 30.0
+SHARING = tuple(Path(__file__).parent / name for name in ("plane", "faults"))
+RESULTS = pytest.StashKey[Results]()
+LONG_TIMEOUT_S = 1_800
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("gale")
     group.addoption("--faults", choices=["short", "long"], default="short", help="how long e2e/faults troubles gale")
     group.addoption("--faults-results", metavar="DIR", help="write the faults' figures there, as JSON and Markdown")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "discards: the lab is not used again after this test")
+    config.addinivalue_line(
+        "markers", "leaves_whole: everything in the lab runs and routes after this test as before it"
+    )
+    config.addinivalue_line("markers", "lab(options): the lab that this test wants, if not its file's OPTIONS")
+    config.addinivalue_line("markers", "long_form: not in the short form")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -39,26 +60,91 @@ def running_lab(options: LabOptions) -> Iterator[Lab]:
 
 
 @pytest.fixture(scope="module")
-def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
+def own_lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
     """One lab per file, built for the file's OPTIONS."""
     with running_lab(getattr(request.module, "OPTIONS", LabOptions())) as lab:
         yield lab
 
 
 @pytest.fixture
-def whole(lab: Lab) -> Lab:
+def whole(own_lab: Lab) -> Lab:
     """The file's lab with everything running and routing, however the test before left it."""
-    for instance in lab.status():
+    for instance in own_lab.status():
         if not instance.running:
-            lab.start(instance.name)
-    lab.wait_routing(UP_WITHIN_S)
-    return lab
+            own_lab.start(instance.name)
+    own_lab.wait_routing(UP_WITHIN_S)
+    return own_lab
 
 
-def until(missing: Callable[[], str | None], within_s: float) -> float:
-    """Wait until nothing is missing; returns the seconds it took, and fails with what still is."""
-    began = time.monotonic()
-    while (what := missing()) is not None:
-        assert time.monotonic() - began <= within_s, f"after {within_s} s: {what}"
-        time.sleep(0.01)
-    return time.monotonic() - began
+# Labs that are shared
+
+
+@pytest.fixture(scope="session")
+def labs() -> Iterator[Labs]:
+    labs = Labs("gale-shared")
+    yield labs
+    labs.discard()
+
+
+@pytest.fixture
+def lab(labs: Labs, request: pytest.FixtureRequest) -> Iterator[Lab]:
+    """The lab for a test's OPTIONS; one marked `discards` leaves it of no use to others."""
+    lab = labs.whole(options_of(request.node))
+    labs.is_whole = False
+    yield lab
+    labs.is_whole = request.node.get_closest_marker("leaves_whole") is not None
+    if request.node.get_closest_marker("discards"):
+        labs.discard()
+
+
+@pytest.fixture
+def faults(lab: Lab) -> Iterator[Faults]:
+    faults = Faults(lab)
+    yield faults
+    faults.mend()
+
+
+@pytest.fixture(scope="session")
+def results(pytestconfig: pytest.Config) -> Results:
+    directory = pytestconfig.getoption("--faults-results")
+    return pytestconfig.stash.setdefault(RESULTS, Results(Path(directory) if directory else None))
+
+
+@pytest.fixture(scope="session")
+def long(pytestconfig: pytest.Config) -> bool:
+    return bool(pytestconfig.getoption("--faults") == "long")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Tests that want the same lab follow each other, those that spoil it come last; else the order is by chance."""
+    ours = [item for item in items if shares(item)]
+    labs = list(dict.fromkeys(options_of(item) for item in ours))
+    ours.sort(key=lambda item: (labs.index(options_of(item)), item.get_closest_marker("discards") is not None))
+    items[:] = [item for item in items if not shares(item)] + ours
+    for item in ours:
+        if config.getoption("--faults") == "long":
+            item.add_marker(pytest.mark.timeout(LONG_TIMEOUT_S))
+        elif item.get_closest_marker("long_form"):
+            item.add_marker(pytest.mark.skip("a part of the long form: --faults long"))
+
+
+def shares(item: pytest.Item) -> bool:
+    return any(folder in item.path.parents for folder in SHARING)
+
+
+def options_of(item: pytest.Item) -> LabOptions:
+    """What a test's mark `lab` says, or its file's OPTIONS."""
+    mark = item.get_closest_marker("lab")
+    options: LabOptions = mark.args[0] if mark else getattr(getattr(item, "module", None), "OPTIONS", LabOptions())
+    return options
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    results = config.stash.get(RESULTS, None)
+    if results is None:
+        return
+    terminalreporter.section("faults")
+    for row in results.sorted():
+        mark = "held    " if row.held else "NOT HELD"
+        terminalreporter.write_line(f"{mark} {row.fault}: {row.done}: {row.measured} (bound: {row.bound})")

@@ -2,7 +2,7 @@
 
 import time
 
-from e2e.conftest import until
+from e2e.waiting import until
 from gale.lab import view
 from gale.lab.cluster import Lab
 from gale.lab.feed import Watch

@@ -3,12 +3,13 @@
 import json
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
 
 import pytest
 
-from e2e.conftest import until
+from e2e.waiting import until
 from gale.lab.cluster import Lab
 
 
@@ -41,10 +42,11 @@ def test_any_load_balancer_answers_for_the_cluster(whole: Lab) -> None:
         assert sorted(lb["role"] for lb in status["load_balancers"]) == ["follower", "follower", "leader"]
         for lb in status["load_balancers"]:
             keys = {"address", "role", "applied_index", "generation", "config_hash", "version", "reason"}
-            assert set(lb) == keys | {"degraded", "refused"}
+            assert set(lb) == keys | {"degraded", "refused", "attachments"}
             assert (lb["role"] == "leader") == (lb["address"] == status["leader"])
         for node in status["nodes"]:
-            assert set(node) == {"id", "address", "phase", "checks", "fails", "banned_until", "weight", "drained"}
+            keys = {"id", "address", "phase", "checks", "fails", "banned_until", "weight", "drained", "reason"}
+            assert set(node) == keys
             assert set(node["checks"]) == {lb["address"] for lb in status["load_balancers"]}
 
 
@@ -127,6 +129,9 @@ def test_detach_takes_the_programs_off_and_forwarding_ends(whole: Lab) -> None:
     assert not traffic.final.total.failed  # a gale-lb that is stopped leaves its programs where they are
     result = gale(whole, "lb-1", "lb", "--config", str(whole.store.config("lb-1")), "--detach")
     assert (result.returncode, result.stderr) == (0, "")
+    left = whole.run("lb-1", ["sh", "-c", "tc qdisc show; ip link show; ls /sys/fs/bpf/gale"]).stdout
+    inode = Path("/run/netns", whole.topology.instance("lb-1").namespace).stat().st_ino
+    assert not [word for word in ("clsact", "xdp", f"-{inode}") if word in left], left
     with whole.traffic([endpoint]) as traffic:
         until(lambda: None if traffic.totals and traffic.totals[endpoint].failed >= 5 else "a failure", within_s=10)
     assert not traffic.totals[endpoint].ok

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from e2e.conftest import until
 from e2e.test_operating import gale, one_line
+from e2e.waiting import until
 from gale.lab import certificates
 from gale.lab.cluster import Lab
 from gale.lab.options import LabOptions

@@ -9,7 +9,7 @@ committed view, less the nodes that are silent to this load balancer itself (cor
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from itertools import islice
@@ -21,21 +21,34 @@ from gale.core.apply import impostor, screen
 from gale.core.commands import Announce, Barrier, Command, Drain, Passed, Report
 from gale.core.degraded import Degraded
 from gale.core.outcome import Applied, Outcome, Refusal, Rejected
-from gale.core.plan import Write, after, plan
+from gale.core.plan import Write, after, parted, plan
 from gale.core.shared import HealthPolicy
 from gale.core.state import ClusterState, NodeInfo, Phase
 from gale.core.view import View
 from gale.core.watch import Watch
 from gale.errors import ConsensusError, DataplaneError
-from gale.ports import Clock, Consensus, ConsensusStatus, Dataplane, LocalStatus, Standing
+from gale.ports import (
+    Clock,
+    Consensus,
+    ConsensusStatus,
+    Counters,
+    Dataplane,
+    Explanation,
+    LocalStatus,
+    Question,
+    Standing,
+)
 
 log = structlog.get_logger()
 
 STEP_S = 0.05
 NEIGHBOURS_MS = 1_000
+VERIFY_MS = 60_000
 GOODBYE_S = 2.0
 REFUSED_MAX = 1_000
+ATTACH_MS = 2_000
 WRITES_MAX = 1_000  # map writes in one step
+FLOWLESS = ("no_flow", "taking_over")  # verdicts: such a packet, but no flow of it, is known
 ELECTION_MS = 1_000  # so long there may be no leader without that anything is wrong
 
 
@@ -56,7 +69,10 @@ class Controller:
         self._quorum_ms: int | None = None
         self._reconciled: object = None
         self._attached = False
+        self._whole_ms: int | None = None
         self._neighbours_ms = 0
+        self._verified_ms: int | None = None
+        self._parted: dict[int, None] = {}
         self._logged = 0
         self._refused: dict[tuple[str, str], str] = {}
         self._troubles: dict[str, str] = {}
@@ -66,11 +82,11 @@ class Controller:
     def policy(self) -> HealthPolicy:
         return self._consensus.state.shared.health if self._consensus.state.reference else self._me.shared.health
 
-    def check(self, info: NodeInfo, serving: bool) -> Standing:
-        if reason := impostor(self.state, info):
-            self._refuse(info, reason)
+    def check(self, info: NodeInfo, serving: bool, reason: str = "") -> Standing:
+        if refusal := impostor(self.state, info):
+            self._refuse(info, refusal)
         else:
-            self._watch.check(info, serving, self._clock.monotonic_ms())
+            self._watch.check(info, serving, self._clock.monotonic_ms(), reason)
         return self._standing(info)
 
     async def goodbye(self, info: NodeInfo) -> Standing:
@@ -89,9 +105,14 @@ class Controller:
         node = self.state.nodes.get(info.id)
         known = node is not None and node.info.address == info.address
         phase = node.phase.value if node and known else "unknown"
-        return Standing(phase, self._refused.get((info.id, info.address), ""))
+        lacks = info.lacks(self.state.shared.services)
+        return Standing(phase, self._refused.get((info.id, info.address), ""), lacks)
 
     # gale.ports.Operator
+
+    @property
+    def address(self) -> str:
+        return self._me.load_balancer
 
     @property
     def state(self) -> ClusterState:
@@ -104,10 +125,27 @@ class Controller:
             config_hash=self._me.shared.hash,
             generation=self._held.generation,
             consensus=self._consensus.status(),
-            verdicts=self._dataplane.counters(),
+            verdicts=self._dataplane.counters().verdicts,
             attachments=self._dataplane.attachments,
             degraded=tuple(sorted(self._taken_away())),
+            not_serving={name: why for name, why in self._watch.reasons().items() if name in self.state.nodes},
         )
+
+    def counters(self) -> Counters:
+        return self._dataplane.counters()
+
+    async def explain(self, question: Question) -> tuple[Question, Explanation]:
+        explanation = await self._dataplane.explain(question)
+        if explanation.verdict in FLOWLESS and not question.opening:
+            question = replace(question, opening=True)
+            explanation = await self._dataplane.explain(question)
+        return question, explanation
+
+    def verify(self) -> Sequence[str]:
+        differences = self._dataplane.verify()
+        for difference in differences:
+            log.warning("the kernel held something else than was written: mended", difference=difference)
+        return differences
 
     async def drain(self, node: str, on: bool) -> Outcome:
         outcome = await self._consensus.propose(Drain(self._clock.wall_ms(), node, on))
@@ -149,6 +187,7 @@ class Controller:
         status = self._consensus.status()
         self._degrade(state, status.quorum, now_ms)
         self._reconcile(state, now_ms)
+        self._verify_in_turn(now_ms)
         idle = self._proposing is None or self._proposing.done()
         if idle and (command := self._next_command(state, status, now_ms)):
             self._proposing = asyncio.get_running_loop().create_task(self._propose(command))
@@ -182,7 +221,10 @@ class Controller:
                     self.wake()
                     return
                 self._reconciled = wants
-            if not self._attached:
+            for number in tuple(self._parted):
+                self._dataplane.farewell(number)
+                del self._parted[number]
+            if not self._attached and self._may_attach(now_ms):
                 self._dataplane.attach()
                 self._attached = True
                 log.info("forwarding", generation=self._held.generation, **self._dataplane.attachments)
@@ -194,6 +236,29 @@ class Controller:
         except DataplaneError as error:
             self._troubled("dataplane", str(error))
 
+    def _may_attach(self, now_ms: int) -> bool:
+        """While an earlier start's programs forward, there is time to find out how nodes are reached, and for nodes to
+        prepare for what is new; but not more than a node may be silent for."""
+        self._whole_ms = now_ms if self._whole_ms is None else self._whole_ms
+        waits_for = self._dataplane.unprepared(self._watch.heard())
+        if waits_for and now_ms - self._whole_ms < max(ATTACH_MS, self.policy().checks_timeout_ms):
+            self._dataplane.refresh_neighbours()
+            return False
+        if waits_for:
+            log.warning("forwarding begins all the same", missing=waits_for)
+        return True
+
+    def _verify_in_turn(self, now_ms: int) -> None:
+        """Once the programs are attached, and from then on every minute."""
+        if not self._attached or (self._verified_ms is not None and now_ms - self._verified_ms < VERIFY_MS):
+            return
+        self._verified_ms = now_ms
+        try:
+            self.verify()
+            self._settled("verification")
+        except DataplaneError as error:
+            self._troubled("verification", str(error))
+
     def _write(self, wanted: View) -> bool:
         """Bring the maps nearer to this view. True once they hold it."""
         writes, done = plan(self._held, wanted), list[Write]()
@@ -201,6 +266,8 @@ class Controller:
             for write in islice(writes, WRITES_MAX):
                 self._dataplane.perform(write)
                 done.append(write)
+                if number := parted(self._held, write):
+                    self._parted[number] = None
         finally:
             self._held = after(self._held, *done)
         if len(done) < len(writes):

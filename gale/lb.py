@@ -24,9 +24,10 @@ from gale.core.commands import Announce
 from gale.core.hello import Hello
 from gale.core.shared import SLOTS, Service
 from gale.dataplane.adapter import BpfDataplane
-from gale.dataplane.attach import detach
 from gale.dataplane.links import interface_addresses
+from gale.dataplane.quick_neighbours import put_back, quick_neighbours
 from gale.dataplane.settings import DataplaneSettings, Listener
+from gale.dataplane.takeover import remove as take_off
 from gale.errors import ConfigError, HostError
 from gale.log import Refusals
 from gale.raft.consensus import RaftConsensus
@@ -51,9 +52,12 @@ async def run(config: LbConfig) -> None:
     files = raise_open_files()
     private, public = interface_addresses(config.private_interface), interface_addresses(config.public_interface)
     address = own_address(config.quorum, private, config.private_interface)
-    ip = address.rpartition(":")[0]
+    ip, ip6 = address.rpartition(":")[0], next(iter(interface_addresses(config.private_interface, 6)), None)
     own = credentials(config.tls, Role.LOAD_BALANCER, [ip])
-    with holding_interfaces(config.public_interface, config.private_interface):
+    with (
+        holding_interfaces(config.public_interface, config.private_interface),
+        quick_neighbours(config.private_interface),
+    ):
         async with AsyncExitStack() as stack:
             checks_at, api_at = (
                 [f"{ip}:{config.node_port}"],
@@ -68,10 +72,13 @@ async def run(config: LbConfig) -> None:
                 public_interface=config.public_interface,
                 private_interface=config.private_interface,
                 source_address=ip,
+                source_address6=ip6,
                 listeners=listeners(config.shared.services, public, config.public_interface),
                 slots=SLOTS,
+                flows=config.flows,
             )
             dataplane = BpfDataplane(settings)
+            stack.callback(dataplane.close)
             clock, members = SystemClock(), tuple(sorted(config.quorum))
             hello = Hello(address, members, config.shared, config.enforces)
             refusals = Refusals("raft connection refused")
@@ -90,7 +97,9 @@ async def run(config: LbConfig) -> None:
                 members=members,
             )
             controller = Controller(me, consensus, dataplane, clock)
-            add_NodeServiceServicer_to_server(NodeService(address, controller), nodes)
+            add_NodeServiceServicer_to_server(
+                NodeService(address, controller, dataplane.listeners, [ip, *filter(None, [ip6])]), nodes
+            )
             management = ManagementService(controller, config.quorum, config.api_port, own)
             add_ManagementServiceServicer_to_server(management, api)
             for server in (nodes, api):
@@ -130,9 +139,10 @@ def within(limits: Limits, files: int) -> Limits:
 
 
 def remove(config: LbConfig) -> None:
-    """Take every gale program off this load balancer's interfaces."""
+    """Leave this machine as it was before gale-lb: programs, maps and settings of its interfaces."""
     with holding_interfaces(config.public_interface, config.private_interface):
-        detach(config.public_interface, config.private_interface)
+        take_off(config.public_interface, config.private_interface)
+        put_back(config.private_interface)
 
 
 async def until_told_to_stop(controller: Controller) -> None:
@@ -181,7 +191,7 @@ def require_free(addresses: Iterable[str], key: str) -> None:
 def listeners(services: Iterable[Service], own: tuple[str, ...], interface: str) -> tuple[Listener, ...]:
     """What the kernel must listen for: every service on every address it has here, and on every protocol."""
     found = tuple(
-        Listener(service.name, address, service.port, protocol, service.target_port)
+        Listener(service.name, address, service.port, protocol, service.target_port, service.mode, tunnel(service))
         for service in services
         for address in service.addresses or own
         for protocol in service.protocols
@@ -194,12 +204,17 @@ def listeners(services: Iterable[Service], own: tuple[str, ...], interface: str)
     return found
 
 
+def tunnel(service: Service) -> int:
+    """The IP version of its tunnels' outer header (l3)."""
+    return 6 if service.tunnel == "ipv6" else 4
+
+
 @contextmanager
 def holding_interfaces(*interfaces: str) -> Iterator[None]:
     """Be the only gale-lb on these interfaces. The hold is a name in this network namespace that ends with us."""
     held = []
     try:
-        for interface in interfaces:
+        for interface in dict.fromkeys(interfaces):
             hold = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
             held.append(hold)
             try:

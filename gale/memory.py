@@ -3,7 +3,7 @@
 They implement the ports of gale/ports.py and enforce the same rules as the real ones; nothing is patched to use them.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable
 
 from gale.core.apply import apply
 from gale.core.commands import Command, Origin, Proposal
@@ -13,11 +13,18 @@ from gale.core.plan import SetSlots, Write, after
 from gale.core.state import ClusterState
 from gale.core.view import View
 from gale.errors import ConsensusError, DataplaneError
-from gale.ports import ConsensusStatus
+from gale.ports import ConsensusStatus, Counters, Explanation, Question
 
 
 class MemoryDataplane:
-    """Maps as a view, for these services. A write that would leave a slot without its node raises, as `after` does."""
+    """Maps as a view, for these services. A write that would leave a slot without its node raises, as `after` does.
+
+    counted       what `counters` gives
+    explanations  what `explain` gives: question -> explanation; any other question is for no service
+    differences   what the next `verify` finds, and mends
+    farewells     the numbers that were given one, in order
+    awaited       addresses of nodes that must have been heard before `attach`, if it is not to be too early
+    """
 
     def __init__(self, services: Iterable[str] = ("default",)) -> None:
         self._services = set(services)
@@ -25,6 +32,11 @@ class MemoryDataplane:
         self.writes: list[Write] = []
         self.attachments: dict[str, str] = {}
         self.refuse: Callable[[Write], bool] = lambda write: False
+        self.counted = Counters()
+        self.explanations: dict[Question, Explanation] = {}
+        self.differences: tuple[str, ...] = ()
+        self.farewells: list[int] = []
+        self.awaited: set[str] = set()
 
     def perform(self, write: Write) -> None:
         if self.refuse(write):
@@ -37,11 +49,24 @@ class MemoryDataplane:
     def attach(self) -> None:
         self.attachments = {"public": "memory", "private": "memory"}
 
+    def unprepared(self, heard: Container[str]) -> str:
+        return "" if self.awaited <= {address for address in self.awaited if address in heard} else "nodes"
+
     def refresh_neighbours(self) -> tuple[object, ...]:
         return ()
 
-    def counters(self) -> Mapping[str, int]:
-        return {}
+    def counters(self) -> Counters:
+        return self.counted
+
+    async def explain(self, question: Question) -> Explanation:
+        return self.explanations.get(question, Explanation("no_service", "pass", "no service has this destination"))
+
+    def verify(self) -> tuple[str, ...]:
+        found, self.differences = self.differences, ()
+        return found
+
+    def farewell(self, number: int) -> None:
+        self.farewells.append(number)
 
 
 class MemoryConsensus:

@@ -3,13 +3,16 @@
 A conversation asks GetConfig first, then sends a check every interval over one stream and reads the answers; a change
 of the service's health is told at once. It ends when the stream does, or when an answer is overdue, and begins again
 after a delay that grows and is spread by chance.
-When told to stop, each conversation says goodbye and waits for the answer: the goodbye is committed by then.
+What a load balancer listens for comes with its answer to GetConfig, and this machine is prepared for it before the
+first check (gale/prepare/). A node that is not prepared says that it does not serve, and why.
+When told to stop, each conversation says goodbye and waits for the answer: the goodbye is committed by then. What was
+changed on this machine is put back afterwards.
 """
 
 import asyncio
 import random
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import suppress
 
 import structlog
@@ -19,6 +22,9 @@ from gale.config import NodeConfig
 from gale.core.backoff import backoff_s
 from gale.core.state import Phase
 from gale.errors import RemoteError
+from gale.prepare.memory import Memory
+from gale.prepare.needs import Offer, Told
+from gale.prepare.preparation import Preparation, Preparer
 from gale.probe import Prober
 from gale.rpc.client import NodeLink, Server, node_link
 from gale.rpc.v1 import node_pb2 as pb
@@ -28,6 +34,7 @@ log = structlog.get_logger()
 
 CONNECT_S = 2.0
 GOODBYE_S = 3.0
+PAUSE_MOST_S = 5.0  # between two tries to reach a load balancer
 
 
 async def run(config: NodeConfig) -> None:
@@ -41,19 +48,29 @@ async def run(config: NodeConfig) -> None:
     )
     prober = Prober(config.probe, config.probe_interval_s, config.probe_timeout_s)
     probing = asyncio.create_task(prober.run())
-    conversations = [Conversation(config, Server(address, own), prober, stop) for address in config.load_balancers]
+    preparation = Preparation(Preparer(Memory(), len(config.load_balancers), config.address6))
+    keeping = asyncio.create_task(preparation.keep())
+    conversations = [
+        Conversation(config, Server(address, own), prober, preparation, stop) for address in config.load_balancers
+    ]
     tasks = [asyncio.create_task(conversation.keep_up()) for conversation in conversations]
     stopping = asyncio.create_task(stop.wait())
-    done, _ = await asyncio.wait([stopping, probing, *tasks], return_when=asyncio.FIRST_COMPLETED)
+    done, _ = await asyncio.wait([stopping, probing, keeping, *tasks], return_when=asyncio.FIRST_COMPLETED)
     for task in done - {stopping}:
         task.result()  # these end only when told to, or by failing
     _, late = await asyncio.wait(tasks, timeout=GOODBYE_S)
-    for task in (*late, probing):
+    for task in (*late, probing, keeping):
         task.cancel()
+    await preparation.undo()
     if any(conversation.goodbye_taken for conversation in conversations):
         log.info("gale-node stops, the load balancers know")
     else:
         log.warning("gale-node stops, and no load balancer has committed its goodbye: they will miss its checks")
+
+
+def undo() -> bool:
+    """Put back what a gale-node that was killed has changed. True if there is nothing more. Raises HostError."""
+    return Preparer(Memory()).undo()
 
 
 async def first_of(*events: asyncio.Event, timeout_s: float) -> None:
@@ -67,13 +84,17 @@ async def first_of(*events: asyncio.Event, timeout_s: float) -> None:
 class Conversation:
     """With one load balancer, until `stop` is set."""
 
-    def __init__(self, config: NodeConfig, server: Server, prober: Prober, stop: asyncio.Event) -> None:
+    def __init__(
+        self, config: NodeConfig, server: Server, prober: Prober, preparation: Preparation, stop: asyncio.Event
+    ) -> None:
         self._config = config
         self._server = server
         self._prober = prober
+        self._preparation = preparation
         self._stop = stop
-        self._last_told: tuple[str, str] | None = None
+        self._last_told: tuple[str, str, str] | None = None
         self._attempt = 0
+        self._most_s = PAUSE_MOST_S
         self.goodbye_taken = False
 
     async def keep_up(self) -> None:
@@ -81,6 +102,8 @@ class Conversation:
             try:
                 async with node_link(self._server) as link:
                     config = await link.get_config(gale.__version__, CONNECT_S)
+                    self._most_s = min(PAUSE_MOST_S, config.checks_timeout_ms / 2000)  # heard before it is missed
+                    await self._preparation.hear(str(self._server), told(config, self._config.services))
                     await self._report(link, config.interval_ms / 1000, config.checks_timeout_ms / 1000)
                     reason = "it ended the stream"
             except RemoteError as error:
@@ -92,7 +115,9 @@ class Conversation:
             if self._attempt == 0:
                 log.warning("load balancer lost, trying again", load_balancer=str(self._server), reason=reason)
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._stop.wait(), backoff_s(self._attempt, random.random()))
+                await asyncio.wait_for(
+                    self._stop.wait(), backoff_s(self._attempt, random.random(), most_s=self._most_s)
+                )
             self._attempt += 1
 
     async def _report(self, link: NodeLink, interval_s: float, timeout_s: float) -> None:
@@ -106,28 +131,43 @@ class Conversation:
 
     async def _checks(self, interval_s: float) -> AsyncIterator[pb.Check]:
         while not self._stop.is_set():
-            changed = self._prober.changed
-            yield self._check(pb.CONDITION_SERVING if self._prober.serving else pb.CONDITION_NOT_SERVING)
-            await first_of(changed, self._stop, timeout_s=interval_s)
+            changes = self._prober.changed, self._preparation.changed
+            reason = self._prober.reason or self._preparation.reason(str(self._server))
+            yield self._check(pb.CONDITION_NOT_SERVING if reason else pb.CONDITION_SERVING, reason)
+            await first_of(*changes, self._stop, timeout_s=interval_s)
         yield self._check(pb.CONDITION_GOODBYE)
 
-    def _check(self, condition: pb.Condition.ValueType) -> pb.Check:
+    def _check(self, condition: pb.Condition.ValueType, reason: str = "") -> pb.Check:
         return pb.Check(
             node=self._config.name,
             weight=self._config.weight,
             services=self._config.services,
             reports_to=len(self._config.load_balancers),
             condition=condition,
+            address6=self._preparation.address6,
+            reason=reason,
         )
 
     def _tell(self, reply: pb.CheckReply) -> None:
         """Say how this node stands, when that changes."""
         self.goodbye_taken = self._stop.is_set() and reply.phase in (Phase.LEFT.value, Phase.BANNED.value)
-        told = (reply.phase, reply.refusal)
-        if told == self._last_told:
+        now = (reply.phase, reply.refusal, reply.lacks)
+        if now == self._last_told:
             return
-        self._last_told = told
+        self._last_told = now
         if reply.refusal:
             log.warning("refused", load_balancer=str(self._server), reason=reply.refusal, phase=reply.phase)
         else:
             log.info(f"this node is {reply.phase}", load_balancer=str(self._server))
+        if reply.lacks:
+            log.warning("not for every service", load_balancer=str(self._server), reason=reply.lacks)
+
+
+def told(config: pb.GetConfigResponse, services: Collection[str]) -> Told:
+    """What concerns a node that takes part in these services; in all, if there are none."""
+    offers = (
+        Offer(each.name, tuple(each.addresses), each.mode, 6 if each.tunnel == "ipv6" else 4)
+        for each in config.services
+        if not services or each.name in services
+    )
+    return Told(tuple(offers), tuple(config.addresses))

@@ -4,7 +4,7 @@ Each has a real adapter (gale/raft/, gale/dataplane/, gale/clock.py) and a small
 runs (gale/memory.py); none is ever patched.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -66,11 +66,12 @@ class Consensus(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """What the cluster makes of a node: its phase ("unknown" before it is in the log), and why its last report was not
-    taken, empty when it was."""
+    """What the cluster makes of a node: its phase ("unknown" before it is in the log), why its last report was not
+    taken, empty when it was, and what it lacks for a service that it takes part in, empty when nothing."""
 
     phase: str
     refusal: str = ""
+    lacks: str = ""
 
 
 class NodeGate(Protocol):
@@ -78,8 +79,8 @@ class NodeGate(Protocol):
 
     def policy(self) -> HealthPolicy: ...
 
-    def check(self, info: NodeInfo, serving: bool) -> Standing:
-        """Take a check, and say how the node stands now."""
+    def check(self, info: NodeInfo, serving: bool, reason: str = "") -> Standing:
+        """Take a check, and say how the node stands now. `reason`: why it does not serve, in its own words."""
         ...
 
     async def goodbye(self, info: NodeInfo) -> Standing:
@@ -90,7 +91,8 @@ class NodeGate(Protocol):
 @dataclass(frozen=True, slots=True)
 class LocalStatus:
     """What one load balancer says of itself. `attachments`: interface -> how its program is attached. `degraded`: the
-    nodes it has taken away by its own eyes, while it has no quorum."""
+    nodes it has taken away by its own eyes, while it has no quorum. `not_serving`: node -> why it does not, as it said
+    here."""
 
     address: str
     version: str
@@ -100,10 +102,100 @@ class LocalStatus:
     verdicts: Mapping[str, int]
     attachments: Mapping[str, str]
     degraded: tuple[str, ...] = ()
+    not_serving: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """What passed since the maps were made, in packets and bytes of IP, headers included.
+
+    in, out  from clients to nodes, and back; what nodes answer directly (l2, l3) is not seen
+    flows    new ones; in l2 and l3, where none are known, SYNs
+    """
+
+    in_packets: int = 0
+    in_bytes: int = 0
+    out_packets: int = 0
+    out_bytes: int = 0
+    flows: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Counters:
+    """Packets per verdict name, and traffic per service name and per node number; without those that had none."""
+
+    verdicts: Mapping[str, int] = field(default_factory=dict)
+    services: Mapping[str, Traffic] = field(default_factory=dict)
+    nodes: Mapping[int, Traffic] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A packet to be explained. Addresses are of the same IP version; `protocol` is "tcp" or "udp".
+
+    opening  as the first packet of a flow (TCP: with SYN) rather than one in its middle (TCP: with ACK)
+    """
+
+    source: str
+    source_port: int
+    destination: str
+    destination_port: int
+    protocol: str = "tcp"
+    opening: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class FlowEntry:
+    """What the table of flows holds about a packet's flow.
+
+    source_port  the port at which the node sees the client
+    state        "opening", "established" or "ended"
+    quiet_s      since it was last seen
+    """
+
+    source_port: int
+    state: str
+    quiet_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """One header of a packet: "ethernet", "vlan", "ipv4", "ipv6", "tcp", "udp", "icmp", "icmpv6"; what its fields
+    hold, as text."""
+
+    name: str
+    fields: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """What becomes of a packet. Where the packet does not get that far, "" or None.
+
+    verdict, action, meaning  as bpf/verdict.h names them
+    side                      "public" or "private": on which it would arrive
+    slot, node                the slot of the packet's hash, and the number of the node that gets it
+    interface                 by which it leaves
+    headers                   of the packet that leaves, outermost first
+    """
+
+    verdict: str
+    action: str
+    meaning: str
+    side: str = "public"
+    mode: str = ""
+    service: str = ""
+    slot: int | None = None
+    node: int | None = None
+    flow: FlowEntry | None = None
+    interface: str = ""
+    headers: tuple[Header, ...] = ()
 
 
 class Operator(Protocol):
-    """What operators may ask, and order."""
+    """What operators may ask, and order. `address`: of this load balancer, a quorum entry."""
+
+    @property
+    def address(self) -> str: ...
 
     @property
     def state(self) -> ClusterState: ...
@@ -112,6 +204,17 @@ class Operator(Protocol):
 
     async def drain(self, node: str, on: bool) -> Outcome:
         """Give a node no new flows, or give it some again. Raises ConsensusError when it ends without an outcome."""
+        ...
+
+    def counters(self) -> Counters: ...
+
+    async def explain(self, question: Question) -> tuple[Question, Explanation]:
+        """What becomes of such a packet: of a flow in its middle, or if there is none, of a new one. Gives the question
+        that was answered. Raises DataplaneError."""
+        ...
+
+    def verify(self) -> Sequence[str]:
+        """Compare what the kernel holds with what was written, and mend it. Raises DataplaneError."""
         ...
 
     async def barrier(self) -> None:
@@ -130,6 +233,11 @@ class Dataplane(Protocol):
         """Put the programs on their interfaces; a program that is there is replaced atomically."""
         ...
 
+    def unprepared(self, heard: Container[str]) -> str:
+        """What to wait for before `attach`, while an earlier start's programs forward; empty if nothing. `heard`: the
+        addresses of nodes that have asked this load balancer for its services since its start."""
+        ...
+
     @property
     def attachments(self) -> Mapping[str, str]:
         """Interface -> how its program is attached: "native", "generic" or "tc"; empty before `attach`."""
@@ -139,6 +247,19 @@ class Dataplane(Protocol):
         """Look up again how nodes are reached: routes and MAC addresses change without a commit. Gives what changed."""
         ...
 
-    def counters(self) -> Mapping[str, int]:
-        """Packets per verdict name since the maps were made."""
+    def counters(self) -> Counters:
+        """What was counted since the maps were made."""
+        ...
+
+    async def explain(self, question: Question) -> Explanation:
+        """Run the program on such a packet, over the maps as they are, without leaving a trace: the first time in
+        seconds. Raises DataplaneError when it cannot be asked."""
+        ...
+
+    def verify(self) -> Sequence[str]:
+        """Compare what the kernel holds with what was written, and mend it: one line for each difference."""
+        ...
+
+    def farewell(self, number: int) -> None:
+        """Make the TCP clients of a node that lost this number notice (l4): their flows have no node any more."""
         ...

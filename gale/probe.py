@@ -51,6 +51,7 @@ class Prober:
         self._timeout_s = timeout_s
         self._failed = FAILS  # not well until it was seen well
         self.serving = probe is None
+        self.reason = "" if self.serving else "the service has not been seen well yet"
         self.changed = asyncio.Event()
 
     async def run(self) -> None:
@@ -67,6 +68,7 @@ class Prober:
         if serving == self.serving:
             return
         self.serving = serving
+        self.reason = f"the service is not well: {what}" if what else ""
         if serving:
             log.info("the service is well")
         else:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
-from e2e.conftest import until
+from e2e.waiting import until
 from gale.lab import netns, view
 from gale.lab.cluster import Lab
 from gale.lab.feed import Orders, Traffic, Watch

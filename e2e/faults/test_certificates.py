@@ -7,10 +7,10 @@ import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from e2e.conftest import until
 from e2e.faults import scenes
 from e2e.faults.results import Results
 from e2e.test_tls import shake
+from e2e.waiting import until
 from gale.lab import certificates, view
 from gale.lab.cluster import Lab
 from gale.lab.options import LabOptions

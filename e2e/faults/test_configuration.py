@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from e2e.conftest import until
 from e2e.faults import scenes
 from e2e.faults.results import Results
+from e2e.waiting import until
 from gale.lab.cluster import Lab
 from gale.lab.feed import Watch
 from gale.lab.options import LabOptions

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from e2e.conftest import until
 from e2e.faults import scenes
 from e2e.faults.history import linearizable
 from e2e.faults.results import Results
+from e2e.waiting import until
 from gale.lab import disks, view
 from gale.lab.cluster import Lab
 from gale.lab.faults import Faults

@@ -14,9 +14,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from e2e.conftest import until
 from e2e.faults import scenes
 from e2e.faults.results import Results
+from e2e.waiting import until
 from gale.lab.cluster import Lab
 from gale.lab.feed import Orders
 from gale.lab.processes import entering

@@ -3,10 +3,10 @@
 import statistics
 import time
 
-from e2e.conftest import until
 from e2e.faults import scenes
 from e2e.faults.history import linearizable
 from e2e.faults.results import Results
+from e2e.waiting import until
 from gale.lab.cluster import Lab
 from gale.lab.feed import Orders, Watch
 

@@ -6,9 +6,9 @@ from functools import partial
 
 import pytest
 
-from e2e.conftest import until
 from e2e.faults import scenes
 from e2e.faults.results import Results
+from e2e.waiting import until
 from gale.lab import view
 from gale.lab.cluster import Lab
 from gale.lab.feed import Watch

@@ -8,10 +8,10 @@ import time
 from collections import Counter
 from typing import Any
 
-from e2e.conftest import until
 from e2e.faults import scenes
 from e2e.faults.history import linearizable
 from e2e.faults.results import Results
+from e2e.waiting import until
 from gale.lab import view
 from gale.lab.cluster import Lab
 from gale.lab.faults import Faults

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 import pytest
 
-from e2e.conftest import until
 from e2e.faults import scenes
 from e2e.faults.results import Results
+from e2e.waiting import until
 from gale.lab import view
 from gale.lab.cluster import Lab
 from gale.lab.faults import Faults

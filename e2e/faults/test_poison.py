@@ -4,9 +4,9 @@ import subprocess
 import sys
 import time
 
-from e2e.conftest import until
 from e2e.faults import scenes
 from e2e.faults.results import Results
+from e2e.waiting import until
 from gale.lab.cluster import Lab
 from gale.lab.processes import entering
 from gale.rpc import raft_codec

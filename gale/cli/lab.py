@@ -22,7 +22,7 @@ from gale.errors import LabError
 from gale.lab.cluster import InstanceStatus, Lab
 from gale.lab.demo import Demo, Figure
 from gale.lab.faults import Faults
-from gale.lab.options import LabOptions
+from gale.lab.options import MODES, TUNNELS, LabOptions
 
 ROUTES_WITHIN_S = 30.0
 DEMO_TRAFFIC_S = 86_400.0
@@ -97,7 +97,23 @@ def main(context: click.Context, prefix: str) -> None:
 @command()
 @click.option("--load-balancers", default=3, show_default=True)
 @click.option("--nodes", default=3, show_default=True)
-@click.option("--mode", default="l4", show_default=True, help="How packets are forwarded; this version: l4.")
+@click.option(
+    "--mode",
+    "modes",
+    type=click.Choice(MODES),
+    multiple=True,
+    default=("l4",),
+    show_default=True,
+    help="How packets are forwarded; again for another service: l4 at port 8084, l3 at 8083, l2 at 8082.",
+)
+@click.option("--tunnel", type=click.Choice(TUNNELS), default="ipv4", show_default=True, help="What carries l3.")
+@click.option("--ipv6", is_flag=True, help="Addresses of both versions for everybody.")
+@click.option("--udp", is_flag=True, help="Services take datagrams too; nodes send them back behind their name.")
+@click.option("--one-arm", is_flag=True, help="Load balancers have one interface, for clients and nodes.")
+@click.option("--subnets", is_flag=True, help="Nodes stand behind a router, in a network of their own.")
+@click.option("--virtual", is_flag=True, help="Clients use addresses that every load balancer serves.")
+@click.option("--iperf", is_flag=True, help="At node-0 iperf3 too: l4 at port 5204, l3 at 5203, l2 at 5202.")
+@click.option("--far-mtu", default=0, help="A second client, far, behind routers that carry no more at once than this.")
 @click.option("--checks-before-routing", default=3, show_default=True)
 @click.option("--checks-timeout", default="1s", show_default=True)
 @click.option("--black-list-after-fails", default=-1, show_default=True)
@@ -127,7 +143,9 @@ def status(lab: Lab, output: str, debug: bool) -> None:
     """Who is in the lab, what runs, and where clients connect."""
     if output == "json":
         instances = [asdict(instance) for instance in lab.status()]
-        click.echo(json.dumps({"instances": instances, "endpoints": list(lab.topology.endpoints)}, indent=2))
+        services = [asdict(service) for service in lab.options.services]
+        endpoints = list(lab.topology.endpoints)
+        click.echo(json.dumps({"instances": instances, "endpoints": endpoints, "services": services}, indent=2))
     else:
         print_status(lab)
 
@@ -138,6 +156,8 @@ def print_status(lab: Lab) -> None:
         table.add_row(*cells(instance))
     Console().print(table)
     click.echo(f"Clients connect to {', '.join(lab.topology.endpoints)}")
+    for service in lab.options.services[1:]:
+        click.echo(f"  and port {service.port} for {service.name}, mode {service.mode}")
 
 
 def cells(instance: InstanceStatus) -> tuple[str, ...]:
@@ -208,6 +228,14 @@ def cut(lab: Lab, name: str, interface: str, debug: bool) -> None:
 def heal(lab: Lab, name: str, interface: str, debug: bool) -> None:
     """Connect again what is cut off."""
     Faults(lab).heal(name, interface)
+
+
+@command()
+@click.argument("name")
+@click.argument("through")
+def move(lab: Lab, name: str, through: str, debug: bool) -> None:
+    """Lead clients to the virtual address of a load balancer through another one; to itself moves it back."""
+    Faults(lab).move_address(name, through)
 
 
 @command()

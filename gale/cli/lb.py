@@ -33,11 +33,11 @@ def main(config: Path, check: bool, detach: bool, debug: bool) -> None:
     if os.geteuid() != 0:
         raise HostError("gale-lb loads programs into the kernel and needs root: run it with sudo")
     configure("debug" if debug else "info")
-    from gale import lb  # loads bcc, which only a running load balancer needs
+    from gale import lb  # loads Raft and gRPC, which only a running load balancer needs
 
     if detach:
         lb.remove(settings)
-        click.echo(f"gale's programs are off {settings.public_interface} and {settings.private_interface}")
+        click.echo(f"{settings.public_interface} and {settings.private_interface} are as they were before gale")
         return
     uvloop.run(lb.run(settings))
 

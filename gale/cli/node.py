@@ -6,28 +6,41 @@ import click
 import uvloop
 
 import gale
+from gale import node
 from gale.cli.failing import debug_option, one_line_errors
 from gale.config import load_node
+from gale.errors import HostError
 from gale.log import configure
-from gale.node import run
 from gale.tls import Role, credentials
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--config", type=click.Path(path_type=Path), required=True, help="The configuration, e.g. cmd/node.toml.")
+@click.option("--config", type=click.Path(path_type=Path), help="The configuration, e.g. cmd/node.toml.")
 @click.option("--check", is_flag=True, help="Only check the configuration.")
+@click.option("--undo", is_flag=True, help="Put back what a gale-node that was killed has changed on this machine.")
 @debug_option
 @click.version_option(gale.__version__, prog_name="gale-node")
 @one_line_errors("gale-node")
-def main(config: Path, check: bool, debug: bool) -> None:
-    """Send health checks to every load balancer until stopped, then say goodbye."""
+def main(config: Path | None, check: bool, undo: bool, debug: bool) -> None:
+    """Send health checks to every load balancer until stopped, then say goodbye.
+
+    For services of mode l2 and l3 it also prepares this machine, and puts everything back when it stops.
+    """
+    if undo:
+        configure("debug" if debug else "info")
+        if not node.undo():
+            raise HostError("this machine is not as it was: what could not be put back is told above")
+        click.echo("nothing of gale-node's is left on this machine")
+        return
+    if config is None:
+        raise click.UsageError("--config is missing: say where node.toml is")
     settings = load_node(config)
     if check:
         credentials(settings.tls, Role.NODE, [settings.name])
         click.echo(f"{config}: right; node {settings.name} checks in at {', '.join(settings.load_balancers)}")
         return
     configure("debug" if debug else "info")
-    uvloop.run(run(settings))
+    uvloop.run(node.run(settings))
 
 
 if __name__ == "__main__":

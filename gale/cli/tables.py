@@ -1,8 +1,12 @@
 """The cluster's status as tables for people. Takes the JSON form, so that what is shown is what scripts can read."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rich.markup import escape
 from rich.table import Column, Table
+
+from gale.cli.rates import summed
 
 ROLE_STYLES = {
     "leader": "bold green",
@@ -23,7 +27,7 @@ PHASE_STYLES = {
 
 def load_balancer_table(status: dict[str, Any]) -> Table:
     whole = [Column(name, no_wrap=True) for name in ("load balancer", "role", "applied", "generation", "configuration")]
-    table = Table(*whole, "version", "reason", box=None)
+    table = Table(*whole, "version", "programs", "reason", box=None)
     for lb in status["load_balancers"]:
         role = lb["role"]
         table.add_row(
@@ -33,13 +37,14 @@ def load_balancer_table(status: dict[str, Any]) -> Table:
             str(lb["generation"]),
             lb["config_hash"],
             lb["version"],
+            ", ".join(f"{interface} {how}" for interface, how in lb["attachments"].items()),
             lb["reason"],
         )
     return table
 
 
 def node_table(status: dict[str, Any]) -> Table:
-    table = Table("node", "address", "phase", "weight", "checks", "fails", "banned until", box=None)
+    table = Table("node", "address", "phase", "weight", "checks", "fails", "banned until", "reason", box=None)
     for node in status["nodes"]:
         phase = node["phase"]
         checks = " ".join(f"{lb}={count}" for lb, count in sorted(node["checks"].items()))
@@ -51,14 +56,63 @@ def node_table(status: dict[str, Any]) -> Table:
             checks,
             str(node["fails"]),
             node["banned_until"] or "",
+            escape(node["reason"]),
         )
     return table
 
 
-def verdict_table(verdicts: dict[str, int]) -> Table:
-    table = Table("verdict", "packets", box=None)
-    for name, packets in verdicts.items():
-        table.add_row(name, str(packets))
+def verdict_table(parts: Sequence[Mapping[str, Any]]) -> Table:
+    """Of all load balancers that answered, beside each other; verdicts that no packet had are left out."""
+    answered = [part for part in parts if not part["error"]]
+    right = [Column(name, justify="right") for name in (*(part["address"] for part in answered), "all", "a second")]
+    table = Table("verdict", *right, box=None)
+    for name, counted in summed(answered, "verdicts").items():
+        if counted["packets"]:
+            each = [part["verdicts"].get(name, {"packets": 0})["packets"] for part in answered]
+            rate = counted["per_s"]["packets"] if counted["per_s"] else None
+            table.add_row(name, *map(str, each), str(counted["packets"]), "" if rate is None else f"{rate:,.1f}")
+    return table
+
+
+def traffic_table(kind: str, parts: Sequence[Mapping[str, Any]]) -> Table:
+    """Of all load balancers that answered together, by "service" or by "node"."""
+    columns = {"in_packets": "packets in", "in_bytes": "bytes in", "out_packets": "out", "out_bytes": "bytes out"}
+    columns["flows"] = "new flows"
+    table = Table(kind, *(Column(name, justify="right") for name in columns.values()), box=None)
+    for name, counted in summed([part for part in parts if not part["error"]], f"{kind}s").items():
+        rates = counted["per_s"]
+        cells = [f"{counted[key]}" + (f" ({rates[key]:,.1f}/s)" if rates else "") for key in columns]
+        table.add_row(escape(name), *cells)
+    return table
+
+
+def explanation_table(part: Mapping[str, Any]) -> Table:
+    """What one load balancer would do with a packet."""
+    table = Table(Column(part["address"], no_wrap=True), part["error"] or part["verdict"], box=None)
+    if part["error"]:
+        return table
+    flow, node = part["flow"], part["node"]
+    known = (
+        f"{flow['state']}, last packet {flow['quiet_s']:.1f} s ago, the node sees port {flow['source_port']}"
+        if flow
+        else ""
+    )
+    rows = {
+        "meaning": f"{part['meaning']} ({part['action']})",
+        "packet": f"{'the first' if part['opening'] else 'in the middle'} of a flow, on the {part['side']} side",
+        "service": f"{part['service']}, {part['mode']}" if part["service"] else "",
+        "slot": "" if part["slot"] is None else str(part["slot"]),
+        "node": f"{node} at {part['node_address']}" if part["node_address"] else node,
+        "flow": known,
+        "leaves by": part["interface"],
+    }
+    for name, value in rows.items():
+        if value:
+            table.add_row(f"  {name}", escape(value))
+    for header in part["headers"]:
+        table.add_row(
+            f"  {header['name']}", escape(", ".join(f"{key} {value}" for key, value in header["fields"].items()))
+        )
     return table
 
 

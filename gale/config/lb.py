@@ -1,15 +1,15 @@
 """lb.toml."""
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import msgspec
 
-from gale.config.reading import Address, Duration, Interface, Name, Port, Table, TlsFiles, read, refuse_unless
-from gale.core.shared import HealthPolicy, Service, SharedConfig
-
-DEFAULT_SERVICE = "default"
+from gale.config.reading import Address, Duration, Interface, Port, ServiceAddress, Table, TlsFiles, read, refuse_unless
+from gale.config.services import DEFAULT_SERVICE, OWN, Place, ServiceEntry, services
+from gale.core.shared import HealthPolicy, SharedConfig
 
 
 class PrivateInterface(Table, frozen=True):
@@ -22,7 +22,7 @@ class PrivateInterface(Table, frozen=True):
 class PublicInterface(Table, frozen=True):
     net_interface_public: Interface
     clients_port: Port = 8080
-    virtual_addresses: tuple[Address, ...] = ()
+    virtual_addresses: tuple[ServiceAddress, ...] = ()
 
 
 class NodeHealth(Table, frozen=True):
@@ -46,15 +46,8 @@ class Forwarding(Table, frozen=True):
     mode: str = "l4"
     protocols: tuple[str, ...] = ("tcp",)
     target_port: Port | None = None
-
-
-class ServiceEntry(Table, frozen=True):
-    name: Name
-    port: Port
-    addresses: tuple[Address, ...] = ()
-    protocols: tuple[str, ...] = ("tcp",)
-    mode: str = "l4"
-    target_port: Port | None = None
+    tunnel: str | None = None
+    flows: Annotated[int, msgspec.Meta(ge=1 << 10, le=1 << 24)] = 1 << 18
 
 
 class State(Table, frozen=True):
@@ -74,11 +67,12 @@ class LbFile(Table, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class LbConfig:
-    """Everything gale-lb is told. `quorum`: the "IP:PORT" of every load balancer, this one included."""
+    """Everything gale-lb is told. `quorum`: the "IP:PORT" of every load balancer, this one included. The two interfaces
+    may be one. `flows`: how many are known at a time (l4), a power of two."""
 
     private_interface: str
     public_interface: str
-    virtual_addresses: tuple[str, ...]
+    flows: int
     node_port: int
     api_port: int
     quorum: tuple[str, ...]
@@ -96,21 +90,13 @@ class LbConfig:
 
 def load_lb(path: Path) -> LbConfig:
     file = read(path, LbFile)
-    private, public = file.private_interface, file.public_interface
+    private, public, flows = file.private_interface, file.public_interface, file.forwarding.flows
     quorum = tuple(
         f"{entry.ip}:{entry.port or private.load_balancer_port}" for entry in file.load_balancer_quorum.addresses
     )
-    services = _services(path, file)
     health = file.node_health
     refuse_unless(
         len(set(quorum)) == len(quorum), path, "load_balancer_quorum.addresses", list(quorum), "lists an address twice"
-    )
-    refuse_unless(
-        private.net_interface_private != public.net_interface_public,
-        path,
-        "public_interface.net_interface_public",
-        public.net_interface_public,
-        "is the private interface too; this version needs two interfaces",
     )
     ports = {
         "node_port": private.node_port,
@@ -133,61 +119,59 @@ def load_lb(path: Path) -> LbConfig:
         0,
         "would ban a node that never failed; write -1 to never ban, or 1 and more",
     )
+    refuse_unless(
+        flows & (flows - 1) == 0,
+        path,
+        "forwarding.flows",
+        flows,
+        f"must be a power of two, e.g. {1 << flows.bit_length()}",
+    )
     policy = HealthPolicy(
         health.checks_before_routing, health.checks_timeout, health.black_list_after_fails, health.black_list_expiry
     )
     return LbConfig(
         private_interface=private.net_interface_private,
         public_interface=public.net_interface_public,
-        virtual_addresses=public.virtual_addresses,
+        flows=file.forwarding.flows,
         node_port=private.node_port,
         api_port=private.api_port,
         quorum=quorum,
         enforces=file.load_balancer_quorum.enforce_single_configuration,
-        shared=SharedConfig(policy, services),
+        shared=SharedConfig(policy, services(path, _entries(file), _taken(file, quorum))),
         state_directory=Path(file.state.directory),
         warnings=tuple(_warnings(file)),
         tls=file.tls,
     )
 
 
-def _services(path: Path, file: LbFile) -> tuple[Service, ...]:
+def _entries(file: LbFile) -> Iterator[tuple[str, ServiceEntry]]:
     public, forwarding = file.public_interface, file.forwarding
-    first = ServiceEntry(
-        DEFAULT_SERVICE,
-        public.clients_port,
-        public.virtual_addresses,
-        forwarding.protocols,
-        forwarding.mode,
-        forwarding.target_port,
+    yield (
+        "forwarding",
+        ServiceEntry(
+            DEFAULT_SERVICE,
+            public.clients_port,
+            public.virtual_addresses,
+            forwarding.protocols,
+            forwarding.mode,
+            forwarding.target_port,
+            forwarding.tunnel,
+        ),
     )
-    entries = {"forwarding": first, **{f"service[{i}]": entry for i, entry in enumerate(file.service)}}
-    names: set[str] = set()
-    ports: set[tuple[int, str]] = set()
-    for key, entry in entries.items():
-        refuse_unless(entry.name not in names, path, f"{key}.name", entry.name, "is the name of another service")
-        names.add(entry.name)
-        refuse_unless(entry.mode == "l4", path, f"{key}.mode", entry.mode, 'this version forwards in "l4" only')
-        refuse_unless(
-            entry.protocols == ("tcp",),
-            path,
-            f"{key}.protocols",
-            list(entry.protocols),
-            'this version forwards ["tcp"] only',
-        )
-        for address in entry.addresses or ("own",):
-            refuse_unless(
-                (entry.port, address) not in ports,
-                path,
-                f"{key}.port",
-                entry.port,
-                "another service has this port and address",
-            )
-            ports.add((entry.port, address))
-    return tuple(
-        Service(e.name, e.port, e.target_port or e.port, tuple(sorted(e.addresses)), e.protocols, e.mode)
-        for e in entries.values()
-    )
+    for position, entry in enumerate(file.service):
+        yield f"service[{position}]", entry
+
+
+def _taken(file: LbFile, quorum: Iterable[str]) -> Iterator[Place]:
+    """Where load balancers listen themselves. With one interface, its own addresses are among those of services."""
+    private = file.private_interface
+    one_arm = private.net_interface_private == file.public_interface.net_interface_public
+    for entry in quorum:
+        ip, _, raft_port = entry.rpartition(":")
+        for port in (private.node_port, private.api_port, int(raft_port)):
+            yield ip, port, "tcp"
+            if one_arm:
+                yield OWN, port, "tcp"
 
 
 def _warnings(file: LbFile) -> list[str]:

@@ -3,6 +3,7 @@
 import re
 import socket
 from dataclasses import dataclass
+from ipaddress import IPv6Address
 from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
@@ -11,6 +12,7 @@ import msgspec
 
 from gale.config.reading import NAME_PATTERN, SERVICES_MAX, Duration, Name, Port, Table, TlsFiles, read, refuse_unless
 from gale.core.probes import CommandProbe, HttpProbe, Probe, TcpProbe
+from gale.errors import ConfigError
 
 
 class LoadBalancerEntry(Table, frozen=True):
@@ -27,6 +29,7 @@ class NodeEntry(Table, frozen=True):
     name: Name | None = None
     weight: Annotated[int, msgspec.Meta(ge=1, le=1_000)] = 1
     services: Annotated[tuple[Name, ...], msgspec.Meta(max_length=SERVICES_MAX)] = ()
+    address6: str | None = None
 
 
 class Health(Table, frozen=True):
@@ -46,12 +49,13 @@ class NodeFile(Table, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class NodeConfig:
-    """Everything gale-node is told. `load_balancers`: "HOST:PORT" each."""
+    """Everything gale-node is told. `load_balancers`: "HOST:PORT" each. `address6`: empty, it finds it itself."""
 
     name: str
     load_balancers: tuple[str, ...]
     weight: int = 1
     services: tuple[str, ...] = ()
+    address6: str = ""
     probe: Probe | None = None
     probe_interval_s: float = 1.0
     probe_timeout_s: float = 1.0
@@ -91,11 +95,33 @@ def load_node(path: Path) -> NodeConfig:
         load_balancers=tuple(load_balancers),
         weight=file.node.weight,
         services=file.node.services,
+        address6=_address6(path, file.node.address6),
         probe=_probe(path, health),
         probe_interval_s=health.interval / 1_000,
         probe_timeout_s=health.timeout / 1_000,
         tls=file.tls,
     )
+
+
+def own_address6(text: str) -> str:
+    """An IPv6 address that a node may be reached at, in its shortest form. Raises ValueError: what is needed."""
+    try:
+        address = IPv6Address(text)
+    except ValueError:
+        raise ValueError('not an IPv6 address; write e.g. "2001:db8::11"') from None
+    local = address.is_link_local or address.is_loopback or address.is_unspecified or address.ipv4_mapped
+    if local or address.is_multicast:
+        raise ValueError("an address that the load balancers can reach this machine at is needed")
+    return str(address)
+
+
+def _address6(path: Path, text: str | None) -> str:
+    if text is None:
+        return ""
+    try:
+        return own_address6(text)
+    except ValueError as error:
+        raise ConfigError(f'{path}: node.address6 = "{text}": {error}') from None
 
 
 def _probe(path: Path, health: Health) -> Probe | None:

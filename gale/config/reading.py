@@ -21,6 +21,10 @@ class Address(str):
     """An IPv4 address in dotted form."""
 
 
+class ServiceAddress(str):
+    """An address clients connect to: IPv4 in dotted form, or IPv6 in its shortest form."""
+
+
 Port = Annotated[int, msgspec.Meta(ge=1, le=65_535)]
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 Name = Annotated[str, msgspec.Meta(pattern=NAME_PATTERN)]
@@ -68,11 +72,25 @@ def _decode(kind: type[Any], value: Any) -> Any:
             return Address(ipaddress.IPv4Address(value))
         except ValueError:
             raise ValueError('not an IPv4 address; write e.g. "192.168.1.2"') from None
+    if kind is ServiceAddress:
+        return ServiceAddress(_for_clients(value))
     if kind is Path:
         if not isinstance(value, str) or not value:
             raise ValueError('not a path; write e.g. "/etc/gale/tls/ca.crt"')
         return Path(value)
     raise NotImplementedError(kind)
+
+
+def _for_clients(value: Any) -> str:
+    try:
+        address = ipaddress.ip_address(value if isinstance(value, str) else "")
+    except ValueError:
+        raise ValueError('not an IP address; write e.g. "203.0.113.10" or "2001:db8::10"') from None
+    if address.version == 6 and (address.ipv4_mapped or address.scope_id):
+        raise ValueError("an IPv6 address without a zone, that is no IPv4 address in disguise, is needed")
+    if address.is_unspecified or address.is_multicast or address.is_loopback or address.is_link_local:
+        raise ValueError("clients cannot connect to such an address through a load balancer")
+    return str(address)
 
 
 def _refusal(path: Path, key: str, values: Any, rule: str) -> str:
@@ -93,4 +111,4 @@ def refuse_unless(holds: bool, path: Path, key: str, value: object, rule: str) -
 
 
 def _as_toml(value: object) -> str:
-    return msgspec.json.encode(value, enc_hook=int).decode()
+    return msgspec.json.encode(value, enc_hook=lambda own: str(own) if isinstance(own, str) else int(own)).decode()

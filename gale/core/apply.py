@@ -141,12 +141,13 @@ def impostor(known: ClusterState | Draft, info: NodeInfo) -> str | None:
     node = known.nodes.get(info.id)
     if node and node.info.address != info.address and (node.phase is Phase.BANNED or any(node.checks.values())):
         return f"this name is taken by the node at {node.info.address}: give one of them another [node] name"
-    for name in known.addresses.get(info.address, ()):
-        if name != info.id:
-            if known.nodes[name].phase is Phase.BANNED:
-                return f"its address {info.address} is banned as node {name}"
-            if any(known.nodes[name].checks.values()):
-                return f"its address {info.address} is taken by node {name}"
+    for address in info.addresses:
+        for name in known.addresses.get(address, ()):
+            if name != info.id:
+                if known.nodes[name].phase is Phase.BANNED:
+                    return f"its address {address} is banned as node {name}"
+                if any(known.nodes[name].checks.values()):
+                    return f"its address {address} is taken by node {name}"
     return None
 
 

@@ -57,7 +57,7 @@ def bytes_most(observation: Observation) -> int:
     if not isinstance(observation, Passed):
         return 16 + len(observation.node)
     info = observation.node
-    return 64 + len(info.id) + len(info.address) + sum(4 + len(service) for service in info.services)
+    return 64 + len(info.id) + sum(map(len, info.addresses)) + sum(4 + len(service) for service in info.services)
 
 
 @dataclass(frozen=True, slots=True)

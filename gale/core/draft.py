@@ -62,10 +62,11 @@ class Draft:
         name = node.info.id
         before = self.nodes.get(name)
         self._nodes()[name] = node
-        if before is None or before.info.address != node.info.address:
+        if before is None or before.info.addresses != node.info.addresses:
             self._unindex(before)
             index = self._addresses()
-            index[node.info.address] = tuple(sorted((*index.get(node.info.address, ()), name)))
+            for address in node.info.addresses:
+                index[address] = tuple(sorted((*index.get(address, ()), name)))
         self.moves_flows |= _route(before) != _route(node)
         return node
 
@@ -111,9 +112,10 @@ class Draft:
     def _unindex(self, node: Node | None) -> None:
         if node is not None:
             index = self._addresses()
-            index[node.info.address] = tuple(n for n in index.get(node.info.address, ()) if n != node.info.id)
-            if not index[node.info.address]:
-                del index[node.info.address]
+            for address in node.info.addresses:
+                index[address] = tuple(n for n in index.get(address, ()) if n != node.info.id)
+                if not index[address]:
+                    del index[address]
 
     # load balancers
 
@@ -182,4 +184,4 @@ def _route(node: Node | None) -> tuple[object, ...] | None:
     """What of a node the forwarding view follows from."""
     if node is None or not node.phase.forwards:
         return None
-    return node.number, node.phase, node.info.address, node.info.weight, node.info.services
+    return node.number, node.phase, node.info.addresses, node.info.weight, node.info.services

@@ -12,15 +12,16 @@ view the maps hold once writes are done, and refuses a write that would break th
 
 from dataclasses import dataclass, replace
 
-from gale.core.view import View
+from gale.core.view import Addresses, View
 
 
 @dataclass(frozen=True, slots=True)
 class SetNode:
-    """Write the entry of a node: `number` 1..65535, `address` IPv4 in dotted form."""
+    """Write the entry of a node: `number` 1..65535, `address` IPv4 in dotted form, `address6` IPv6 or empty."""
 
     number: int
     address: str
+    address6: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +44,21 @@ Write = SetNode | SetSlots | ClearNode
 
 def plan(old: View, new: View) -> list[Write]:
     """The writes that lead from `old` to `new`; empty when nothing differs. A running service is never removed."""
-    appear = [SetNode(n, address) for n, address in sorted(new.nodes.items()) if old.nodes.get(n) != address]
+    appear = [SetNode(n, *addresses) for n, addresses in sorted(new.nodes.items()) if old.nodes.get(n) != addresses]
     slots = [SetSlots(name, owners) for name, owners in sorted(new.slots.items()) if old.slots.get(name) != owners]
     gone = [ClearNode(n) for n in sorted(old.nodes.keys() - new.nodes.keys())]
     return [*appear, *slots, *gone]
+
+
+def parted(view: View, write: Write) -> int | None:
+    """The number, if any, whose flows have no node any more once this is written over the view. A draining node keeps
+    its entry, and so its flows."""
+    match write:
+        case ClearNode(number):
+            return number
+        case SetNode(number, address) if number in view.nodes and view.nodes[number].address != address:
+            return number
+    return None
 
 
 def after(view: View, *writes: Write) -> View:
@@ -55,8 +67,8 @@ def after(view: View, *writes: Write) -> View:
     owners = {service: view.owners(service) for service in slots}
     for write in writes:
         match write:
-            case SetNode(number, address):
-                nodes[number] = address
+            case SetNode(number, address, address6):
+                nodes[number] = Addresses(address, address6)
             case SetSlots(service, table):
                 slots[service] = table
                 owners[service] = replace(view, slots=slots).owners(service)

@@ -26,7 +26,14 @@ class HealthPolicy:
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """What clients connect to. Without `addresses` each load balancer serves on its own public addresses."""
+    """What clients connect to.
+
+    target_port  the port on the nodes; that of the service itself outside l4
+    addresses    of both IP versions; without any, each load balancer serves on its own public IPv4 addresses
+    protocols    "tcp", "udp"
+    mode         "l2", "l3" or "l4"
+    tunnel       "ipv4" or "ipv6", the outer header of l3: which of a node's addresses packets are sent to
+    """
 
     name: str
     port: int
@@ -34,6 +41,12 @@ class Service:
     addresses: tuple[str, ...] = ()
     protocols: tuple[str, ...] = ("tcp",)
     mode: str = "l4"
+    tunnel: str = "ipv4"
+
+    @property
+    def needs_address6(self) -> bool:
+        """Its nodes need an IPv6 address: l4 sends on in the IP version in which packets came."""
+        return self.mode == "l4" and any(":" in address for address in self.addresses)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +68,8 @@ class SharedConfig:
             yield f"{prefix}.port", str(service.port)
             yield f"{prefix}.protocols", ",".join(sorted(service.protocols))
             yield f"{prefix}.target_port", str(service.target_port)
+            if service.mode == "l3":
+                yield f"{prefix}.tunnel", service.tunnel
 
     @property
     def hash(self) -> str:

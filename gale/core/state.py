@@ -4,13 +4,13 @@ All of it is immutable; apply.py alone makes the next one. Times are millisecond
 proposers of commands gave them; `clock_ms` is the largest one seen, and the only clock there is in here.
 """
 
-from collections.abc import Container, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from gale.core.shared import SharedConfig, differences
+from gale.core.shared import Service, SharedConfig, differences
 from gale.core.slots import SlotTable
-from gale.core.view import View
+from gale.core.view import Addresses, View
 
 MAX_NODES = 16_383
 """Nodes known at a time. Their numbers, 1 to this, index the kernel's node table."""
@@ -35,13 +35,31 @@ class Phase(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class NodeInfo:
-    """What a node says of itself. Without `services` it serves all of them."""
+    """What a node says of itself. Without `services` it serves all of them; without `address6` it has no IPv6."""
 
     id: str
     address: str
     weight: int = 1
     services: tuple[str, ...] = ()
     reports_to: int = 1
+    address6: str = ""
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """Those it has."""
+        return (self.address, self.address6) if self.address6 else (self.address,)
+
+    def takes(self, service: Service) -> bool:
+        """Whether it may be given flows of a service: it takes part in it, and has what that needs."""
+        return self._takes_part(service) and (bool(self.address6) or not service.needs_address6)
+
+    def lacks(self, services: Iterable[Service]) -> str:
+        """What keeps it from services in which it takes part; empty when nothing does."""
+        kept = [service.name for service in services if self._takes_part(service) and not self.takes(service)]
+        return f"it has no IPv6 address, which {', '.join(kept)} needs: it gets no flows of that" if kept else ""
+
+    def _takes_part(self, service: Service) -> bool:
+        return not self.services or service.name in self.services
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,15 +148,18 @@ class ClusterState:
 
     def weights(self, service: str, without: Container[str] = ()) -> Mapping[int, int]:
         """Node number -> weight of the nodes that take new flows of a service."""
+        configured = next((known for known in self.shared.services if known.name == service), None)
         return {
             node.number: node.info.weight
             for name, node in self.nodes.items()
-            if node.phase is Phase.ROUTING
-            and (not node.info.services or service in node.info.services)
-            and name not in without
+            if node.phase is Phase.ROUTING and configured and node.info.takes(configured) and name not in without
         }
 
     def view(self) -> View:
         """What the kernel's maps must hold."""
-        nodes = {node.number: node.info.address for node in self.nodes.values() if node.phase.forwards}
+        nodes = {
+            node.number: Addresses(node.info.address, node.info.address6)
+            for node in self.nodes.values()
+            if node.phase.forwards
+        }
         return View(self.generation, nodes, {name: table.owners for name, table in self.tables.items()})

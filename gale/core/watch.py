@@ -24,13 +24,15 @@ from gale.core.state import MAX_NODES, ClusterState, Node, NodeInfo, Phase
 
 @dataclass(slots=True)
 class _Seen:
-    """`row`: checks in a row that said the node serves, however many of them are worth a report."""
+    """`row`: checks in a row that said the node serves, however many of them are worth a report. `reason`: why it does
+    not, in the node's words."""
 
     heard_ms: int
     info: NodeInfo | None = None
     serving: bool = True
     left: bool = False
     row: int = 0
+    reason: str = ""
 
 
 class Watch:
@@ -48,16 +50,20 @@ class Watch:
         self._heard_ms: int | None = None
         self._ticked_ms: int | None = None
 
-    def check(self, info: NodeInfo, serving: bool, now_ms: int) -> None:
+    def check(self, info: NodeInfo, serving: bool, now_ms: int, reason: str = "") -> None:
         before = self._seen.pop(info.id, None)
         if before is None and len(self._seen) >= MAX_NODES:
             return  # more than can be known: strangers, who are forgotten again when they are silent
         goes_on = before is not None and not before.left and now_ms - before.heard_ms < self._timeout_ms
         row = (before.row if before and goes_on else 0) + 1 if serving else 0
-        self._seen[info.id] = _Seen(now_ms, info, serving, row=row)
+        self._seen[info.id] = _Seen(now_ms, info, serving, row=row, reason="" if serving else reason)
         self._news[info.id] = None
         self._heard_ms = now_ms
         (self._unwell.discard if serving else self._unwell.add)(info.id)
+
+    def heard(self) -> frozenset[str]:
+        """The addresses of nodes that checked in here themselves."""
+        return frozenset(seen.info.address for seen in self._seen.values() if seen.info)
 
     def goodbye(self, node: str) -> None:
         if node in self._seen:
@@ -133,6 +139,11 @@ class Watch:
         del self._seen[name]
         self._unwell.discard(name)
 
+    def reasons(self) -> dict[str, str]:
+        """Of the nodes that say that they do not serve: why, where they said it."""
+        told = ((name, self._seen[name]) for name in sorted(self._unwell))
+        return {name: seen.reason for name, seen in told if seen.reason and not seen.left}
+
     # while nothing can be reported (degraded.py)
 
     def hears(self, now_ms: int) -> bool:
@@ -146,10 +157,15 @@ class Watch:
             silent = [*self._silent(now_ms), *(name for name in self._missed if name not in self._seen)]
             found = dict.fromkeys(silent, f"silent for {self._timeout_ms} ms")
         for name in self._unwell:
-            found[name] = "said goodbye" if self._seen[name].left else "says that it is not serving"
+            seen = self._seen[name]
+            found[name] = "said goodbye" if seen.left else _with("says that it is not serving", seen.reason)
         return found
 
     def row(self, name: str, now_ms: int) -> int:
         """How many checks in a row the node has passed until now."""
         seen = self._seen.get(name)
         return seen.row if seen and not seen.left and now_ms - seen.heard_ms < self._timeout_ms else 0
+
+
+def _with(what: str, reason: str) -> str:
+    return f"{what}: {reason}" if reason else what

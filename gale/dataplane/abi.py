@@ -1,6 +1,6 @@
 """What Python knows of bpf/'s headers, read from the headers: the verdicts, with their actions and meanings.
 
-The shapes of keys and values are not here: BCC derives them from bpf/abi.h (`table.Key`, `table.Leaf`).
+The shapes of keys and values are not here: BCC derives them from bpf/abi.h (layout.py).
 """
 
 import re
@@ -18,11 +18,12 @@ _VERDICT = re.compile(r'VERDICT\((?P<name>[A-Z0-9_]+), (?P<action>[A-Z]+), "(?P<
 
 
 class Action(Enum):
-    """What becomes of a packet: sent out of another interface, left to this machine's kernel, or dropped."""
+    """What becomes of a packet: sent on, left to this machine's kernel, dropped, or answered with an ICMP error."""
 
     REDIRECT = "redirect"
     PASS = "pass"
     DROP = "drop"
+    REPLY = "reply"
 
 
 @dataclass(frozen=True, slots=True)

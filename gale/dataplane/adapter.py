@@ -1,32 +1,40 @@
 """The kernel side of one load balancer: performs the writes of a plan (gale/core/plan.py) on the maps.
 
-What a view does not say is added here, because it differs between load balancers: by which interface a node is reached
-and at which MAC address. A node whose next hop is not known yet is written at once, without it; packets for it are
-counted as `no_neighbour` until `refresh_neighbours`, to be called every few seconds, finds the answer.
+What a view does not say is added here, because it differs between load balancers: how a node is reached (reach.py). A
+node whose next hop is not known yet is written at once, without it; packets for it are counted as `no_neighbour` until
+the answer is there. From `attach` on, changes are followed as the kernel tells them, by the event loop that `attach`
+was called in.
 """
 
-from bisect import bisect_right
-from collections.abc import Mapping
-from dataclasses import dataclass
+import asyncio
+from collections.abc import Container, Mapping
+from contextlib import suppress
+from dataclasses import replace
+
+import structlog
 
 from gale.core.plan import ClearNode, SetNode, SetSlots, Write
-from gale.dataplane import attach
-from gale.dataplane.maps import Maps
-from gale.dataplane.neighbours import NextHop, resolve
-from gale.dataplane.program import load
-from gale.dataplane.settings import DataplaneSettings
+from gale.dataplane.address import packed
+from gale.dataplane.attach import Attachment
+from gale.dataplane.counters import counters
+from gale.dataplane.explain import explain, explainers
+from gale.dataplane.farewell import Destination, Farewell
+from gale.dataplane.hop import LINKS, NO_HOP, NO_LINK, Hop
+from gale.dataplane.links import Places, interface_index
+from gale.dataplane.neighbours import Way
+from gale.dataplane.program import Program
+from gale.dataplane.reach import Reach
+from gale.dataplane.settings import DataplaneSettings, Listener
+from gale.dataplane.takeover import Start
+from gale.errors import DataplaneError
+from gale.ports import Counters, Explanation, Question
 
-REFRESH_MAX = 500  # nodes: ten milliseconds
+log = structlog.get_logger()
 
-
-@dataclass(frozen=True, slots=True)
-class NeighbourChange:
-    """A node is reached another way than before: by `after`; None, or one without a MAC, if it cannot be reached."""
-
-    number: int
-    address: str
-    before: NextHop | None
-    after: NextHop | None
+PAUSE_S = 0.003
+"""Between two slices of work, for everything else."""
+CHANGES_MAX = 20
+_MTU_MAX = 0xFFFF
 
 
 class BpfDataplane:
@@ -37,77 +45,195 @@ class BpfDataplane:
 
     def __init__(self, settings: DataplaneSettings) -> None:
         self._settings = settings
-        self._program = load(settings)
-        self._maps = Maps(self._program.module, settings)
-        self._nodes: dict[int, tuple[str, NextHop | None]] = {}
-        self._refreshed = 0
-        self.attachment: attach.Attachment | None = None
+        self._started = Start(settings)
+        self._maps, self._program = self._started.maps, self._started.program
+        self._public = interface_index(settings.public_interface)
+        self._reach = Reach(self._write_node)
+        self._places = Places(self._public, self._maps.set_link, lambda index: self._reach.link(index) is not None)
+        self._addresses: dict[int, tuple[str, str]] = {}
+        self._explainers: Program | None = None
+        self._explaining = asyncio.Lock()
+        self._farewell: Farewell | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._next: asyncio.TimerHandle | None = None
+        self._said: set[str] = set()
+        self.attachment: Attachment | None = None
+        if "l4" in self._maps.directory.modes:
+            returns = self._program.maps["returns"]
+            self._farewell = Farewell(returns, settings.public_interface, self._birth, self._destinations)
+
+    def close(self) -> None:
+        """The programs stay attached and go on forwarding."""
+        if self._next:
+            self._next.cancel()
+        if self._loop:
+            self._loop.remove_reader(self._reach.monitor.fileno())
+        self._reach.close()
+        if self._farewell:
+            self._farewell.close()
 
     def attach(self) -> None:
-        """A program of an earlier gale-lb is replaced atomically. `attachment` then says what came of it."""
-        settings = self._settings
-        self.attachment = attach.attach(settings.public_interface, settings.private_interface, self._program)
+        """Programs of an earlier gale-lb are replaced atomically. `attachment` then says what came of it."""
+        self.attachment = self._started.attach()
+        self._reach.set_native(self.attachment.public_mode == "native")
+        for number in self._started.left_behind():
+            self.farewell(number)
+        try:
+            self._loop = asyncio.get_running_loop()
+        except RuntimeError:
+            return  # nobody listens: `refresh_neighbours` does all the work
+        self._loop.add_reader(self._reach.monitor.fileno(), self._heard)
+        self._turn()
+
+    def unprepared(self, heard: Container[str]) -> str:
+        """What to wait for before `attach`, while an earlier start's programs forward; empty if nothing."""
+        if not self._started.replaces:
+            return ""
+        if self.unreachable:
+            return f"{len(self.unreachable)} nodes cannot be reached"
+        missing = [address for address, _ in self._addresses.values() if address not in heard]
+        return f"{len(missing)} nodes have not checked in" if self._started.nodes_prepare and missing else ""
+
+    @property
+    def listeners(self) -> tuple[Listener, ...]:
+        """What nodes are told of: also what was, while its connections go on."""
+        return self._settings.listeners + self._maps.directory.direct(self._settings.services)
 
     @property
     def attachments(self) -> Mapping[str, str]:
         """Interface -> how its program is attached: "native", "generic" or "tc"; empty before `attach`."""
-        if self.attachment is None:
-            return {}
-        return {self.attachment.public_interface: self.attachment.public_mode, self.attachment.private_interface: "tc"}
+        return self.attachment.interfaces if self.attachment else {}
 
     def perform(self, write: Write) -> None:
         """Do one write of a plan. Raises DataplaneError; then nothing has changed."""
         match write:
-            case SetNode(number, address):
-                self._set_node(number, address, resolve([address]).get(address))
+            case SetNode(number, address, address6):
+                if self._addresses.get(number, (address, ""))[0] != address:
+                    traffic = self._program.maps["node_traffic"]
+                    traffic.update(number, bytes(traffic.value_size))
+                self._reach.put(number, address, address6)
+                self._addresses[number] = address, address6
             case SetSlots(service, owners):
                 self._maps.set_slots(service, owners)
             case ClearNode(number):
                 self._maps.clear_node(number)
-                self._nodes.pop(number, None)
+                self._reach.clear(number)
 
-    def counters(self) -> Mapping[str, int]:
-        """Packets per verdict name since the maps were made. bpf/verdict.h says what each verdict means."""
-        return self._maps.counters()
+    def counters(self) -> Counters:
+        """What was counted since the maps were made."""
+        return counters(self._program.maps, self._settings.services, self._addresses)
+
+    async def explain(self, question: Question) -> Explanation:
+        """Run the program on such a packet, over the maps as they are, without leaving a trace: the first time in
+        seconds. Raises DataplaneError when it cannot be asked."""
+        async with self._explaining:
+            if self._explainers is None:
+                self._explainers = await asyncio.to_thread(explainers, self._program)
+        answer = explain(self._explainers, self._settings, question, self._own_mac() + bytes(6))
+        return replace(answer, interface=self._leaves_by(answer, question))
+
+    def verify(self) -> tuple[str, ...]:
+        """Compare what the kernel holds with what was written, and mend it: one line for each difference."""
+        return self._started.verify()
+
+    def farewell(self, number: int) -> None:
+        """Make the TCP clients of a node that lost this number notice (l4): their flows have no node any more."""
+        if self._farewell:
+            self._farewell.add(number)
+            self._later()
+
+    def ways(self, number: int) -> tuple[Way, ...]:
+        """To a node: by IPv4, and by IPv6 if it has such an address."""
+        return self._reach.ways(number)
 
     @property
     def unreachable(self) -> tuple[int, ...]:
-        """Numbers of the nodes whose next hop's MAC address is not known."""
-        return tuple(number for number, (_, hop) in sorted(self._nodes.items()) if not hop or not hop.mac)
+        """Numbers of the nodes that cannot be reached by some address of theirs."""
+        return tuple(self._reach.closed)
 
-    def refresh_neighbours(self) -> tuple[NeighbourChange, ...]:
-        """Ask the kernel again how nodes are reached, and write what has changed.
+    def refresh_neighbours(self) -> tuple[object, ...]:
+        """Ask the kernel again for some of the nodes, and make it verify their MAC addresses. Gives what has changed
+        since the last call, whoever noticed; of very many changes only how many there are."""
+        self._reach.listen()
+        self._reach.sweep()
+        self._work()
+        self._say_if(
+            "no room for neighbours",
+            self._reach.neighbours_full,
+            "the kernel has no room for more neighbours: raise net.ipv4.neigh.default.gc_thresh3 above the number of"
+            " nodes, and likewise for IPv6",
+        )
+        changes = self._reach.changes()
+        rest = len(changes) - CHANGES_MAX
+        return (*changes[:CHANGES_MAX], f"and {rest} more") if rest > 0 else changes
 
-        Of very many nodes only some at a time, since everything waits meanwhile: first those that cannot be reached.
-        """
-        unreachable = self.unreachable[:REFRESH_MAX]
-        numbers = [*unreachable, *self._in_turn(REFRESH_MAX - len(unreachable))]
-        hops = resolve({self._nodes[number][0] for number in numbers})
-        changes = []
-        for number in sorted(set(numbers)):
-            address, before = self._nodes[number]
-            after = _keep_mac(before, hops.get(address))
-            if after != before:
-                self._set_node(number, address, after)
-                changes.append(NeighbourChange(number, address, before, after))
-        return tuple(changes)
+    # the loop
 
-    def _in_turn(self, most: int) -> list[int]:
-        """The next numbers of nodes after those of the last time, round and round."""
-        numbers = sorted(self._nodes)
-        begin = bisect_right(numbers, self._refreshed)
-        found = (numbers[begin:] + numbers[:begin])[:most]
-        self._refreshed = found[-1] if found else self._refreshed
-        return found
+    def _heard(self) -> None:
+        self._reach.listen()
+        self._turn()
 
-    def _set_node(self, number: int, address: str, hop: NextHop | None) -> None:
-        self._maps.set_node(number, address, hop)
-        self._nodes[number] = address, hop
+    def _turn(self) -> None:
+        self._next = None
+        with suppress(DataplaneError):  # `refresh_neighbours` meets it in a second, and its caller says so
+            self._work()
 
+    def _work(self) -> None:
+        """A slice of what there is to do; the loop does the rest."""
+        left = self._reach.work()
+        if self._farewell:
+            try:
+                left |= self._farewell.work()
+            except OSError as error:
+                raise DataplaneError(f"{self._settings.public_interface}: cannot send: {error.strerror}") from error
+        if left:
+            self._later()
 
-def _keep_mac(before: NextHop | None, after: NextHop | None) -> NextHop | None:
-    """A MAC the kernel has forgotten stays good while the next hop is the same."""
-    forgotten = (
-        before and after and after.mac is None and (before.address, before.ifindex) == (after.address, after.ifindex)
-    )
-    return before if forgotten else after
+    def _later(self) -> None:
+        if self._loop and not self._next:
+            self._next = self._loop.call_later(PAUSE_S, self._turn)
+
+    # entries of the maps
+
+    def _write_node(self, number: int, address: str, address6: str, way: Way, way6: Way) -> None:
+        self._maps.set_node(number, address, address6, self._hop(way), self._hop(way6))
+
+    def _hop(self, way: Way) -> Hop:
+        if not way.open or way.mac is None:
+            return NO_HOP
+        place = self._places.place(way.out)
+        self._say_if(
+            f"no place for {way.interface}",
+            place == NO_LINK,
+            f"{way.interface}: nodes behind it cannot be reached: gale sends out of {LINKS - 1} interfaces at most",
+        )
+        if place == NO_LINK:
+            return NO_HOP
+        return Hop(way.mac + way.interface_mac, place, way.vlan, min(way.mtu, _MTU_MAX), way.on_link)
+
+    def _birth(self, number: int) -> int | None:
+        entry = self._program.maps["nodes"][number]
+        return int(entry.birth) if entry.address else None
+
+    def _destinations(self) -> dict[int, Destination]:
+        entries = self._maps.directory.entries
+        return {number: Destination(packed(entry.address), entry.port) for number, entry in entries.items()}
+
+    def _own_mac(self) -> bytes:
+        link = self._reach.link(self._public)
+        return link.mac if link and link.mac else bytes(6)
+
+    def _leaves_by(self, answer: Explanation, question: Question) -> str:
+        """The interface, by its name."""
+        if not answer.headers:
+            return ""
+        if answer.side == "private" or answer.action == "reply" or answer.node is None:
+            return self._settings.public_interface
+        ways = self._reach.ways(answer.node)
+        return ways[0].interface if ways else ""
+
+    def _say_if(self, what: str, is_so: bool, text: str) -> None:
+        """Once, until it is no longer so."""
+        if is_so and what not in self._said:
+            log.warning(text)
+        (self._said.add if is_so else self._said.discard)(what)

@@ -1,45 +1,119 @@
-"""The maps of bpf/maps.h, as the writes and questions that gale-lb needs. Shapes come from BCC, never from here."""
+"""The maps of bpf/maps.h that gale-lb writes: every method is one write, done whole or not at all.
+
+What was written is remembered, so that `verify` can say what the kernel holds instead, if it ever does: somebody else
+may write to the maps of this machine, and a mistake of our own should be seen before clients see it.
+"""
 
 import ctypes
 import socket
 import struct
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from contextlib import suppress
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
 
-from gale.dataplane.abi import verdicts
-from gale.dataplane.neighbours import NextHop
+from gale.dataplane import listeners
+from gale.dataplane.address import packed
+from gale.dataplane.bpfmap import BpfMap
+from gale.dataplane.hop import PUBLIC_LINK, Hop
+from gale.dataplane.layout import fields
+from gale.dataplane.links import interface_index
+from gale.dataplane.listeners import Directory
+from gale.dataplane.program import Program
 from gale.dataplane.settings import DataplaneSettings
 from gale.errors import DataplaneError
 
-if TYPE_CHECKING:
-    import bcc
-
-PROTOCOLS = {"tcp": socket.IPPROTO_TCP}
-
 _TABLES_PER_SERVICE = 2
+_BIRTHS = 256
+_TELL_MAX = 20
+_NONE = bytes(16)
+_ARRAYS = ("directory", "nodes", "active")
+
+
+@dataclass(frozen=True, slots=True)
+class Born:
+    """Which node a number stands for: `birth` is what its flows are marked with, the addresses are as in the map.
+
+    Without an address it is not known whose the number was.
+    """
+
+    birth: int = 0
+    address: bytes = _NONE
+    address6: bytes = _NONE
+
+    def followed_by(self, address: bytes, address6: bytes) -> "Born":
+        """The same node has the same address; an IPv6 address it may come to have, or lose."""
+        same = self.address == address and (self.address6 == address6 or _NONE in (self.address6, address6))
+        return Born(
+            self.birth if same else (self.birth + 1) % _BIRTHS,
+            address,
+            address6 if any(address6) or not same else self.address6,
+        )
+
+
+_NOBODY: Mapping[int, Born] = MappingProxyType({})
 
 
 class Maps:
-    """Every method is one write or one question. Raises DataplaneError when the kernel refuses; nothing has changed."""
+    """Starts from `directory`, and with `born`, what an earlier start's numbers of nodes stood for."""
 
-    def __init__(self, module: "bcc.BPF", settings: DataplaneSettings) -> None:
-        self._module = module
+    def __init__(
+        self,
+        program: Program,
+        settings: DataplaneSettings,
+        directory: Directory | None = None,
+        born: Mapping[int, Born] = _NOBODY,
+    ) -> None:
+        self.directory = directory or listeners.number(settings.listeners, settings.services)
+        self._maps = program.maps
         self._services = {name: number for number, name in enumerate(settings.services)}
         self._slots_size = struct.calcsize("H") * settings.slots
-        self._links: dict[int, int] = {}
-        self._write("directory", 0, self._directory(settings))
+        self._born = dict(born)
+        self._wrote = {name: bytearray(self._maps[name].value_size * self._maps[name].max_entries) for name in _ARRAYS}
+        self._links: dict[int, bytes] = {}
+        self._slots: dict[str, bytes] = {}
+        leaf = self._maps["directory"].Leaf()
+        listeners.write(self.directory, leaf)
+        self._write("directory", 0, leaf)
+        for number, known in self._born.items():
+            self._write("nodes", number, self._maps["nodes"].Leaf(birth=known.birth))
+        self.set_link(PUBLIC_LINK, interface_index(settings.public_interface))
 
-    def set_node(self, number: int, address: str, hop: NextHop | None) -> None:
-        """An entry without a resolved next hop tells the packet path that the node exists but cannot be reached yet."""
-        entry = self._module[b"nodes"].Leaf()
-        entry.address = _network_order(socket.inet_aton(address))
-        if hop and hop.mac:
-            entry.link = self._link(hop.ifindex)
-            entry.macs[:] = hop.mac + hop.interface_mac
+    def set_link(self, place: int, ifindex: int) -> None:
+        """Give a place in the map of interfaces to one of them."""
+        value = struct.pack("=i", ifindex)
+        self._maps["links"].update(place, value)
+        self._links[place] = value
+
+    def set_node(self, number: int, address: str, address6: str, hop4: Hop, hop6: Hop) -> None:
+        """A hop without a link tells the packet path that the node exists, and cannot be reached yet."""
+        entry = self._maps["nodes"].Leaf()
+        first, second = packed(address), packed(address6) if address6 else _NONE
+        before = self._born.get(number)
+        born = before.followed_by(first, second) if before else Born(0, first, second)
+        _fill(entry, "address", first)
+        _fill(entry, "address6", second)
+        entry.birth = born.birth
+        for place, hop in ((entry.hop4, hop4), (entry.hop6, hop6)):
+            place.macs[:] = hop.macs
+            place.link, place.vlan, place.mtu, place.on_link = hop.link, socket.htons(hop.vlan), hop.mtu, hop.on_link
         self._write("nodes", number, entry)
+        self._born[number] = born
 
     def clear_node(self, number: int) -> None:
-        self._write("nodes", number, self._module[b"nodes"].Leaf())
+        """Its birth stays: a flow of the node that is gone must not be taken for one of the next."""
+        self._write("nodes", number, self._maps["nodes"].Leaf(birth=self.birth(number)))
+
+    def birth(self, number: int) -> int:
+        """What flows of the node that has this number, or had it last, are marked with."""
+        return self._born[number].birth if number in self._born else 0
+
+    def has_node(self, number: int, birth: int) -> bool:
+        """Whether flows that are marked with this birth have their node."""
+        table = self._maps["nodes"]
+        leaf = table.Leaf.from_buffer_copy(self._wrote["nodes"], number * table.value_size)
+        return bool(leaf.address) and leaf.birth == birth
 
     def set_slots(self, service: str, owners: bytes) -> None:
         """The table that is not in use is written, then the service switched to it: a packet sees one or the other."""
@@ -47,49 +121,98 @@ class Maps:
             raise DataplaneError(f"service {service!r} is not one of {', '.join(self._services)}")
         if len(owners) != self._slots_size:
             raise DataplaneError(f"slots of {service}: {len(owners)} bytes instead of {self._slots_size}")
-        number = self._services[service]
-        first = _TABLES_PER_SERVICE * number
-        spare = first + 1 if self._active(number) == first else first
-        self._write("slot_tables", spare, self._module[b"slot_tables"].Leaf.from_buffer_copy(owners))
-        self._write("active", number, ctypes.c_uint32(spare))
+        first = _TABLES_PER_SERVICE * self._services[service]
+        spare = first + 1 if self._in_use(service) == first else first
+        self._maps["slot_tables"].update(spare, owners)
+        self._write("active", self._services[service], ctypes.c_uint32(spare))
+        self._slots[service] = owners
 
-    def counters(self) -> Mapping[str, int]:
-        """Packets per verdict, over all CPUs."""
-        table = self._module[b"verdicts"]
-        return {verdict.name: sum(table[ctypes.c_int(index)]) for index, verdict in enumerate(verdicts())}
+    def verify(self) -> tuple[str, ...]:
+        """What the kernel holds and should not, one line each, and mends it."""
+        found = [line for name in _ARRAYS for line in self._mend_array(self._maps[name], self._wrote[name])]
+        links, tables = self._maps["links"], self._maps["slot_tables"]
+        for place in range(links.max_entries):
+            held, should = links.lookup(place), self._links.get(place)
+            if held != should and self._mend_link(place, should):
+                found.append(f"map links, entry {place}: {_text(held)} instead of {_text(should)}")
+        for service, owners in self._slots.items():
+            held = tables.lookup(self._in_use(service)) or bytes(len(owners))
+            if held != owners:
+                pairs = zip(memoryview(held).cast("H"), memoryview(owners).cast("H"), strict=True)
+                many = sum(has != should for has, should in pairs)
+                found.append(
+                    f"service {service}: {many} of {len(owners) // 2} slots name another node than they should"
+                )
+                tables.update(self._in_use(service), owners)
+        return tuple(found)
 
-    def _link(self, ifindex: int) -> int:
-        """The place of an interface in the map of those that nodes are reached by; 0 stays empty."""
-        if ifindex not in self._links:
-            place = len(self._links) + 1
-            self._write("links", place, ctypes.c_int(ifindex))
-            self._links[ifindex] = place
-        return self._links[ifindex]
+    def _mend_link(self, place: int, should: bytes | None) -> bool:
+        """False if there is nothing to mend: the kernel has emptied the place, because the interface is gone."""
+        links = self._maps["links"]
+        if should is None:
+            return links.delete(place)
+        with suppress(DataplaneError):
+            links.update(place, should)
+            return True
+        return False
 
-    def _active(self, service: int) -> int:
-        return int(self._module[b"active"][ctypes.c_int(service)].value)
+    def _mend_array(self, table: BpfMap, wrote: bytearray) -> list[str]:
+        held, size, found = table.read(), table.value_size, []
+        if held == wrote:
+            return []
+        for place in range(table.max_entries):
+            has, should = held[place * size : (place + 1) * size], bytes(wrote[place * size : (place + 1) * size])
+            if has != should:
+                found.append(f"map {table.name}, entry {place}: {_difference(table, has, should)}")
+                table.update(place, should)
+        left = len(found) - _TELL_MAX
+        return found if left <= 0 else [*found[:_TELL_MAX], f"map {table.name}: and {left} more entries"]
 
-    def _directory(self, settings: DataplaneSettings) -> object:
-        """Listener n of the settings is number n + 1; those that share a port make a chain."""
-        directory = self._module[b"directory"].Leaf()
-        first = (ctypes.c_uint16 * (1 << 16)).from_buffer(directory.first)
-        for number, listener in enumerate(settings.listeners, start=1):
-            port = _network_order(struct.pack("!H", listener.port))
-            entry = directory.listeners[number]
-            entry.address = _network_order(socket.inet_aton(listener.address))
-            entry.target_port = _network_order(struct.pack("!H", listener.target_port))
-            entry.service = self._services[listener.service]
-            entry.protocol = PROTOCOLS[listener.protocol]
-            entry.next, first[port] = first[port], number
-        return directory
+    def _in_use(self, service: str) -> int:
+        """The slot table that was switched to last."""
+        return int(memoryview(self._wrote["active"]).cast("I")[self._services[service]])
 
-    def _write(self, name: str, key: int, value: object) -> None:
-        try:
-            self._module[name.encode()][ctypes.c_int(key)] = value
-        except Exception as error:  # BCC raises nothing more specific
-            raise DataplaneError(f"map {name}, entry {key}: {error}") from error
+    def _write(self, name: str, place: int, value: object) -> None:
+        table = self._maps[name]
+        table.update(place, value)
+        size, raw = table.value_size, bytes(value)  # type: ignore[call-overload]
+        self._wrote[name][place * size : (place + 1) * size] = raw
 
 
-def _network_order(packed: bytes) -> int:
-    """The number that, stored by this machine, has these bytes."""
-    return int.from_bytes(packed, "little" if struct.pack("=H", 1) == b"\1\0" else "big")
+def born_before(nodes: BpfMap) -> dict[int, Born]:
+    """What the numbers stood for, by the map of nodes of an earlier start."""
+    found, values, size = {}, nodes.read(), nodes.value_size
+    for number in range(nodes.max_entries):
+        if any(entry := values[number * size : (number + 1) * size]):
+            leaf = nodes.Leaf.from_buffer_copy(entry)
+            address = bytes(memoryview(leaf).cast("B")[_place(leaf, "address")])
+            known = packed(socket.inet_ntoa(address)) if any(address) else _NONE
+            found[number] = Born(leaf.birth, known, bytes(memoryview(leaf).cast("B")[_place(leaf, "address6")]))
+    return found
+
+
+def _fill(leaf: Any, name: str, value: bytes) -> None:
+    """The last bytes of the value, as many as there is room for."""
+    place = _place(leaf, name)
+    memoryview(leaf).cast("B")[place] = value[place.start - place.stop :]
+
+
+def _place(leaf: Any, name: str) -> slice:
+    start, size = fields(type(leaf))[name]
+    return slice(start, start + size)
+
+
+def _difference(table: BpfMap, has: bytes, should: bytes) -> str:
+    """The fields that differ, as the map's C type names them."""
+    parts = fields(table.Leaf) if hasattr(table.Leaf, "_fields_") else {"": (0, table.value_size)}
+    return ", ".join(
+        f"{name} {_text(has[start : start + size])} instead of {_text(should[start : start + size])}".lstrip()
+        for name, (start, size) in parts.items()
+        if has[start : start + size] != should[start : start + size]
+    )
+
+
+def _text(value: bytes | None) -> str:
+    if value is None or not any(value):
+        return "nothing"
+    return value.hex() if len(value) <= _TELL_MAX else f"something in {len(value)} bytes"

@@ -1,95 +1,136 @@
-"""Compiles bpf/gale.c for the settings of this load balancer and loads its two programs.
+"""The programs of bpf/, loaded for the settings of this load balancer, and their maps.
 
-BCC asks for a kernel source tree; bpf/include/ stands in for one (bpf/README.md), so that no headers of the running
-kernel are needed. What BCC and clang have to say goes to file descriptor 2 from C; it is caught there, and its first
-complaint becomes the text of the error.
+    program = load(settings)
+    program.public_fd, program.maps["nodes"][7]
+
+Compiling happens in a child (compiler.py); what comes back is file descriptors, closed with the objects that own them.
 """
 
 import os
-import socket
+import secrets
 import sys
-import sysconfig
-import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+import weakref
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from types import ModuleType
-from typing import TYPE_CHECKING
+from types import MappingProxyType
 
-from gale.dataplane.abi import BPF_DIRECTORY
+from gale.dataplane.address import packed
+from gale.dataplane.bpfmap import BpfMap
+from gale.dataplane.compiler import compile_and_load, source
 from gale.dataplane.links import interface_index
 from gale.dataplane.settings import DataplaneSettings
 from gale.dataplane.syscall import require_bpf
-from gale.errors import DataplaneError, HostError
-
-if TYPE_CHECKING:
-    import bcc
 
 PUBLIC_PROGRAM = "gale_public"
 PRIVATE_PROGRAM = "gale_private"
 """Names of the programs in bpf/gale.c and in the kernel, by which gale knows its own."""
 
+FLOW_PLACES_EACH, RETURN_PLACES_EACH, FRAGMENTS = 4, 2, 16384
+"""Places in the tables for each flow of the settings, which may be known at a time."""
+
+_NOTHING: Mapping[str, BpfMap] = MappingProxyType({})
+_NO_PROGRAMS: Mapping[str, str] = MappingProxyType({})
 _CLOCK_MONOTONIC_COARSE = 6
 """linux/time.h; the time module has no name for it."""
 
 
 @dataclass(frozen=True, slots=True)
+class Secrets:
+    """Random numbers that place flows in their tables, so that nobody outside can aim at a place."""
+
+    first: int
+    second: int
+
+    @staticmethod
+    def new() -> "Secrets":
+        return Secrets(secrets.randbits(64), secrets.randbits(64))
+
+
 class Program:
-    """The loaded programs as file descriptors, and the module that holds the maps. They live as long as the module."""
+    """Loaded programs as file descriptors, by name, and their maps. `adopted`: maps that were there before. `cflags`:
+    what they were compiled with."""
 
-    module: "bcc.BPF"
-    public_fd: int
-    private_fd: int
+    def __init__(
+        self,
+        fds: Mapping[str, int],
+        maps: Mapping[str, BpfMap],
+        adopted: frozenset[str] = frozenset(),
+        cflags: tuple[str, ...] = (),
+    ) -> None:
+        self.fds = fds
+        self.maps = maps
+        self.adopted = adopted
+        self.cflags = cflags
+        self.close = weakref.finalize(self, _close, tuple(fds.values()))
+
+    @property
+    def public_fd(self) -> int:
+        return self.fds[PUBLIC_PROGRAM]
+
+    @property
+    def private_fd(self) -> int | None:
+        """None when no service needs answers to come back through this machine."""
+        return self.fds.get(PRIVATE_PROGRAM)
 
 
-def load(settings: DataplaneSettings, source: bytes | None = None) -> Program:
-    """Raises HostError for a machine that cannot, and DataplaneError for a source that the kernel refuses.
+def load(
+    settings: DataplaneSettings,
+    text: bytes | None = None,
+    extra: Mapping[str, str] = _NO_PROGRAMS,
+    adopt: Mapping[str, BpfMap] = _NOTHING,
+    secrets: Secrets | None = None,
+    modes: Iterable[str] = (),
+) -> Program:
+    """The packet path. Raises HostError for a machine that cannot, and DataplaneError for a text that is refused.
 
-    `source` stands in for the text of bpf/gale.c: a benchmark adds programs of its own to it.
+    `text` stands in for `source()`, and `extra` names more programs in it (-> "xdp" or "tc"): a benchmark adds its own.
+    `adopt`: maps to go on with, where their shapes are the same. `secrets`: those that the adopted maps were made with.
+    `modes`: beside those of the settings, that flows of earlier listeners ask for.
     """
     require_bpf()
-    bcc = _import_bcc()
-    text = source or (BPF_DIRECTORY / "gale.c").read_bytes()
-    os.environ["BCC_KERNEL_SOURCE"] = str(BPF_DIRECTORY)
-    cflags = _cflags(settings)
-    with _explained():
-        module = bcc.BPF(text=text, cflags=cflags)
-        public = module.load_func(PUBLIC_PROGRAM.encode(), bcc.BPF.XDP)
-        private = module.load_func(PRIVATE_PROGRAM.encode(), bcc.BPF.SCHED_CLS)
-    return Program(module, public.fd, private.fd)
+    known = frozenset(modes) | {listener.mode for listener in settings.listeners}
+    programs = {PUBLIC_PROGRAM: "xdp", **({PRIVATE_PROGRAM: "tc"} if "l4" in known else {}), **extra}
+    return load_source(text or source(), constants(settings, secrets or Secrets.new(), known), programs, adopt)
 
 
-def _import_bcc() -> ModuleType:
-    try:
-        import bcc
-    except ImportError as error:
-        raise HostError(
-            "bcc is missing: apt-get install python3-bpfcc, and make the virtual environment from the "
-            "distribution's Python with --system-site-packages"
-        ) from error
-    return bcc
+def load_source(
+    text: bytes, cflags: Sequence[str], programs: Mapping[str, str], adopt: Mapping[str, BpfMap] = _NOTHING
+) -> Program:
+    """Any text, such as source("decap.c"), and its programs: name -> "xdp" or "tc". Include paths are known."""
+    require_bpf()
+    loaded = compile_and_load(text, cflags, programs, {name: (old.fd, old.layout) for name, old in adopt.items()})
+    maps = {name: BpfMap(descriptor, layout) for name, (descriptor, layout) in loaded.maps.items()}
+    return Program(loaded.programs, maps, loaded.adopted, tuple(cflags))
 
 
-def _cflags(settings: DataplaneSettings) -> list[str]:
-    listeners = len(settings.listeners) + 1
-    source_address = int.from_bytes(socket.inet_aton(settings.source_address), sys.byteorder)
-    constants = {
+def constants(settings: DataplaneSettings, known: Secrets, modes: frozenset[str]) -> list[str]:
+    """What bpf/abi.h says is given with -D."""
+    flows = settings.flows if "l4" in modes else 1
+    own6 = packed(settings.source_address6) if settings.source_address6 else bytes(16)
+    words6 = {f"SOURCE6_{word}": f"{_native(own6[4 * word : 4 * word + 4])}U" for word in range(4)}
+    values = {
         "SERVICES": len(settings.services),
-        "LISTENERS": 1 << (listeners - 1).bit_length(),
         "SLOTS": settings.slots,
-        "FLOWS": settings.flows,
-        "CPUS": _cpus(),
-        "SOURCE_ADDRESS": f"{source_address}U",
+        "FLOWS": flows,
+        "FLOW_PLACES": FLOW_PLACES_EACH * flows,
+        "RETURN_PLACES": RETURN_PLACES_EACH * flows,
+        "FRAGMENTS": FRAGMENTS,
+        **{f"WITH_{mode.upper()}": int(mode in modes) for mode in ("l2", "l3", "l4")},
+        "WITH_IPV6": int(any(":" in listener.address for listener in settings.listeners)),
+        "SOURCE_ADDRESS": f"{_native(packed(settings.source_address)[12:])}U",
+        **words6,
         "PUBLIC_IFINDEX": interface_index(settings.public_interface),
         "JIFFIES_PER_S": jiffies_per_second(),
+        "SECRET_0": f"{known.first}ULL",
+        "SECRET_1": f"{known.second}ULL",
     }
-    user_api = ["/usr/include", f"/usr/include/{sysconfig.get_config_var('MULTIARCH')}"]
-    return [
-        *(f"-I{directory}" for directory in (BPF_DIRECTORY, *user_api)),
-        *(f"-D{name}={value}" for name, value in constants.items()),
-    ]
+    return [f"-D{name}={value}" for name, value in values.items()]
+
+
+def _native(packet_order: bytes) -> int:
+    """The number that, stored by this machine, has these bytes."""
+    return int.from_bytes(packet_order, sys.byteorder)
 
 
 def jiffies_per_second() -> int:
@@ -97,29 +138,6 @@ def jiffies_per_second() -> int:
     return round(1 / time.clock_getres(_CLOCK_MONOTONIC_COARSE))
 
 
-def _cpus() -> int:
-    """The processors of this machine have numbers from 0 to less than this. The file says "0-3"."""
-    return int(Path("/sys/devices/system/cpu/present").read_text().replace(",", "-").split("-")[-1]) + 1
-
-
-@contextmanager
-def _explained() -> Iterator[None]:
-    """What is written to file descriptor 2 meanwhile is kept back, and explains the exception, if there is one."""
-    sys.stderr.flush()
-    terminal = os.dup(2)
-    with tempfile.TemporaryFile() as caught:
-        os.dup2(caught.fileno(), 2)
-        try:
-            yield
-        except Exception as error:  # BCC raises nothing more specific
-            caught.seek(0)
-            raise DataplaneError(f"bpf/gale.c: {_complaint(caught.read().decode(errors='replace'), error)}") from error
-        finally:
-            os.dup2(terminal, 2)
-            os.close(terminal)
-
-
-def _complaint(output: str, error: Exception) -> str:
-    """The compiler's first error; else the verifier's last word, which stands before its statistics."""
-    lines = [line.strip() for line in output.splitlines() if line.strip() and not line.startswith("processed ")]
-    return next((line for line in lines if "error:" in line), lines[-1] if lines else str(error))
+def _close(descriptors: tuple[int, ...]) -> None:
+    for descriptor in descriptors:
+        os.close(descriptor)

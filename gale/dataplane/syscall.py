@@ -1,10 +1,11 @@
-"""bpf(2), for what BCC has no binding for: running a program on a packet, and asking what a program is called."""
+"""bpf(2): the calls, and what the kernel says of programs and maps."""
 
 import ctypes
 import errno
 import os
 import platform
 import struct
+from dataclasses import dataclass
 
 from gale.errors import HostError
 
@@ -12,26 +13,50 @@ _NUMBERS = {"x86_64": 321, "aarch64": 280}
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _ATTRIBUTE_SIZE = 128
 
+# linux/bpf.h, enum bpf_cmd
 MAP_CREATE = 0
+MAP_LOOKUP_ELEM = 1
+MAP_UPDATE_ELEM = 2
+MAP_DELETE_ELEM = 3
+PROG_LOAD = 5
+OBJ_PIN = 6
+OBJ_GET = 7
 PROG_TEST_RUN = 10
 PROG_GET_FD_BY_ID = 13
+MAP_GET_FD_BY_ID = 14
 OBJ_GET_INFO_BY_FD = 15
+MAP_LOOKUP_BATCH = 24
+MAP_UPDATE_BATCH = 26
+PROG_BIND_MAP = 35
 
 _MAP_TYPE_ARRAY = 2
-_PROG_NAME_OFFSET = 64
-"""Of `name`, 16 bytes, in struct bpf_prog_info."""
+_MAP_INFO = struct.Struct("=6I16s")
+"""The start of struct bpf_map_info: type, id, sizes of key and value, max_entries, flags, name."""
+_PROG_INFO = struct.Struct("=II8s2I3Q2IQ16s")
+"""The start of struct bpf_prog_info: type, id, ..., nr_map_ids, map_ids, name."""
+_NEW_MAP = struct.Struct("=7I16s")
+"""Of MAP_CREATE: type, sizes of key and value, max_entries, flags, inner map, NUMA node, name."""
+_OBJECT = struct.Struct("=Q2I")
+"""Of OBJ_PIN and OBJ_GET: path, file descriptor, flags."""
+_MAPS_MAX = 64
+"""That a program may use, as far as gale asks."""
 
 
 def bpf(command: int, attribute: bytes) -> tuple[int, bytes]:
     """The call's result, and the attribute as the kernel left it. Raises OSError."""
+    result, code, answer = try_bpf(command, attribute)
+    if code:
+        raise OSError(code, os.strerror(code))
+    return result, answer
+
+
+def try_bpf(command: int, attribute: bytes) -> tuple[int, int, bytes]:
+    """The same with the error's number, 0 for none: some calls that fail have something to say all the same."""
     if platform.machine() not in _NUMBERS:
         raise HostError(f"processor {platform.machine()}: gale knows bpf(2) on {' and '.join(_NUMBERS)}")
     buffer = ctypes.create_string_buffer(attribute, _ATTRIBUTE_SIZE)
     result = _LIBC.syscall(_NUMBERS[platform.machine()], command, buffer, _ATTRIBUTE_SIZE)
-    if result < 0:
-        code = ctypes.get_errno()
-        raise OSError(code, os.strerror(code))
-    return result, buffer.raw
+    return result, ctypes.get_errno() if result < 0 else 0, buffer.raw
 
 
 def require_bpf() -> None:
@@ -47,12 +72,86 @@ def require_bpf() -> None:
     os.close(descriptor)
 
 
-def program_name(program_id: int) -> str:
-    """The name a loaded program has, at most 15 characters. Raises OSError if there is no such program."""
-    descriptor, _ = bpf(PROG_GET_FD_BY_ID, struct.pack("=I", program_id))
+@dataclass(frozen=True, slots=True)
+class MapInfo:
+    """What the kernel knows of a map. `name`: at most 15 characters."""
+
+    type: int
+    id: int
+    key_size: int
+    value_size: int
+    max_entries: int
+    flags: int
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class ProgramInfo:
+    """What the kernel knows of a program. `name`: at most 15 characters; `maps`: ids of those it uses or keeps."""
+
+    id: int
+    name: str
+    maps: tuple[int, ...]
+
+
+def map_info(descriptor: int) -> MapInfo:
+    kind, number, key, value, entries, flags, name = _MAP_INFO.unpack(_info(descriptor, bytes(_MAP_INFO.size)))
+    return MapInfo(kind, number, key, value, entries, flags, _text(name))
+
+
+def program_info(descriptor: int) -> ProgramInfo:
+    ids = (ctypes.c_uint32 * _MAPS_MAX)()
+    asked = _PROG_INFO.pack(0, 0, b"", 0, 0, 0, 0, 0, 0, _MAPS_MAX, ctypes.addressof(ids), b"")
+    _, number, *_, maps, _, name = _PROG_INFO.unpack(_info(descriptor, asked))
+    return ProgramInfo(number, _text(name), tuple(ids[: min(maps, _MAPS_MAX)]))
+
+
+def program_by_id(number: int) -> int:
+    """A file descriptor of a loaded program. Raises OSError if there is none with this id."""
+    return bpf(PROG_GET_FD_BY_ID, struct.pack("=I", number))[0]
+
+
+def map_by_id(number: int) -> int:
+    """A file descriptor of a map. Raises OSError if there is none with this id."""
+    return bpf(MAP_GET_FD_BY_ID, struct.pack("=I", number))[0]
+
+
+def program_name(number: int) -> str:
+    """The name of the loaded program with this id. Raises OSError if there is none."""
+    descriptor = program_by_id(number)
     try:
-        info = ctypes.create_string_buffer(_PROG_NAME_OFFSET + 16)
-        bpf(OBJ_GET_INFO_BY_FD, struct.pack("=IIQ", descriptor, len(info), ctypes.addressof(info)))
-        return info.raw[_PROG_NAME_OFFSET:].split(b"\0", 1)[0].decode()
+        return program_info(descriptor).name
     finally:
         os.close(descriptor)
+
+
+def create_map(name: str, kind: int, key_size: int, value_size: int, max_entries: int) -> int:
+    """A file descriptor of a new map. Raises OSError."""
+    return bpf(MAP_CREATE, _NEW_MAP.pack(kind, key_size, value_size, max_entries, 0, 0, 0, name.encode()))[0]
+
+
+def pin(descriptor: int, path: str) -> None:
+    """Give a map or program a name in a BPF file system. Raises OSError: FileExistsError if the name is taken."""
+    text = ctypes.create_string_buffer(path.encode())
+    bpf(OBJ_PIN, _OBJECT.pack(ctypes.addressof(text), descriptor, 0))
+
+
+def pinned(path: str) -> int:
+    """A file descriptor of what is pinned there. Raises OSError: FileNotFoundError if nothing is."""
+    text = ctypes.create_string_buffer(path.encode())
+    return bpf(OBJ_GET, _OBJECT.pack(ctypes.addressof(text), 0, 0))[0]
+
+
+def bind_map(program: int, descriptor: int) -> None:
+    """Let a map live as long as the program, and be found by it, although the program does not use it."""
+    bpf(PROG_BIND_MAP, struct.pack("=3I", program, descriptor, 0))
+
+
+def _info(descriptor: int, asked: bytes) -> bytes:
+    info = ctypes.create_string_buffer(asked, len(asked))
+    bpf(OBJ_GET_INFO_BY_FD, struct.pack("=IIQ", descriptor, len(info), ctypes.addressof(info)))
+    return info.raw
+
+
+def _text(name: bytes) -> str:
+    return name.split(b"\0", 1)[0].decode()

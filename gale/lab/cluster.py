@@ -20,15 +20,15 @@ from typing import Any
 
 from gale.config import load_lb, load_node
 from gale.errors import LabError
-from gale.lab import certificates, netns, network, processes, view
-from gale.lab.feed import Orders, Traffic, Watch, python
+from gale.lab import certificates, netns, network, pins, processes, view
+from gale.lab.feed import Flows, Orders, Traffic, Watch
 from gale.lab.load import CONNECTIONS, Load
 from gale.lab.options import LabOptions, lb_toml, node_toml
 from gale.lab.processes import Process
+from gale.lab.programs import PROGRAMMED, programs
 from gale.lab.store import Notes, Store
 from gale.lab.topology import (
     API_PORT,
-    NODE_HTTP_PORT,
     Instance,
     Role,
     Topology,
@@ -63,9 +63,13 @@ class Lab:
     # What is there
 
     @property
-    def topology(self) -> Topology:
+    def options(self) -> LabOptions:
         """Raises LabError when there is no lab."""
-        return self._notes().options.topology(self.prefix)
+        return self._notes().options
+
+    @property
+    def topology(self) -> Topology:
+        return self.options.topology(self.prefix)
 
     @property
     def servers(self) -> tuple[str, ...]:
@@ -167,7 +171,7 @@ class Lab:
         return name in self._notes().processes
 
     def running(self, name: str) -> dict[str, Process]:
-        """What runs of a load balancer ("lb") or a node ("agent", "server")."""
+        """What runs of a load balancer ("lb") or a node ("agent", "server", and more where there is iperf3)."""
         notes = self._notes()
         return self._running(notes, self._program_instance(notes, name))
 
@@ -268,6 +272,23 @@ class Lab:
         arguments = [f"--{key}={value}" for key, value in settings.items()] + (["--keep"] if keep else [])
         return Orders(place, arguments, self.store.log("orders"), self.environment)
 
+    def flows(
+        self,
+        endpoint: str,
+        count: int = 100,
+        *,
+        client: str = "client",
+        protocol: str = "tcp",
+        interval_s: float = 0.3,
+        sources: Sequence[str] = (),
+        first_port: int = 0,
+    ) -> Flows:
+        """Flows from a client that are kept and asked on all the time."""
+        settings = {"at": endpoint, "flows": count, "protocol": protocol, "interval": interval_s}
+        arguments = [f"--{key}={value}" for key, value in settings.items()]
+        arguments += [f"--first-port={first_port}", *(f"--source={source}" for source in sources)]
+        return Flows(self.topology.instance(client).namespace, arguments, self.store.log("flows"))
+
     def load(self, endpoint: str, connections: int = CONNECTIONS) -> Load:
         """wrk from the client, to one load balancer: as many requests as go through."""
         return Load(self.command("client", []), endpoint, connections)
@@ -309,8 +330,8 @@ class Lab:
 
     def _program_instance(self, notes: Notes, name: str) -> Instance:
         instance = notes.options.topology(self.prefix).instance(name)
-        if instance.role is Role.CLIENT:
-            raise LabError("the client runs no program: only load balancers and nodes start and stop")
+        if instance.role not in PROGRAMMED:
+            raise LabError(f"{name} runs no program: only load balancers and nodes start and stop")
         return instance
 
     def _tls(self, options: LabOptions, instance: Instance) -> str:
@@ -321,21 +342,9 @@ class Lab:
         return {kind: process for kind, process in started.items() if processes.alive(process)}
 
     def _runs(self, notes: Notes, instance: Instance) -> bool:
-        if instance.role is Role.CLIENT:
+        if instance.role not in PROGRAMMED:
             return netns.path(instance.namespace).exists()
-        return self._running(notes, instance).keys() == self._programs(instance).keys()
-
-    def _programs(self, instance: Instance) -> dict[str, list[str]]:
-        """The programs of an instance, in the order in which they start."""
-        config = str(self.store.config(instance.name))
-        match instance.role:
-            case Role.LOAD_BALANCER:
-                return {"lb": python("gale.cli.lb", "--config", config)}
-            case Role.NODE:
-                server = python("gale.lab.server", "--name", instance.name, "--port", str(NODE_HTTP_PORT))
-                return {"server": server, "agent": python("gale.cli.node", "--config", config)}
-            case Role.CLIENT:
-                return {}
+        return self._running(notes, instance).keys() == programs(self.store, notes.options, instance).keys()
 
     def _configure(
         self, topology: Topology, options: LabOptions, instance: Instance, members: Sequence[Instance] = ()
@@ -352,9 +361,9 @@ class Lab:
 
     def _start(self, notes: Notes, instance: Instance) -> None:
         running = self._running(notes, instance)
-        for kind, command in self._programs(instance).items():
+        for kind, command in programs(self.store, notes.options, instance).items():
             if kind not in running:
-                log = self.store.log(f"{instance.name}-server" if kind == "server" else instance.name)
+                log = self.store.log(instance.name if kind in ("lb", "agent") else f"{instance.name}-server")
                 started = notes.processes.setdefault(instance.name, {})
                 started[kind] = processes.spawn(instance.namespace, command, log, notes.environments.get(instance.name))
                 self.store.write(notes)
@@ -371,5 +380,6 @@ class Lab:
             if not (left := processes.in_namespaces(namespaces)):
                 break
             processes.kill(left)
+        pins.remove(namespaces)
         network.remove(namespaces)
         self.store.remove()

@@ -4,9 +4,8 @@ The story of a round: a node is killed, taken out, comes back; the leading load 
 while the kernel of the killed one goes on forwarding, and it comes back level. Every wait has a bound, and a promise
 that does not come true within it ends the demo with one line that says which.
 
-Requests may fail in two situations only: a node was killed and the load balancers have not noticed yet; and a gale-lb
-starts, whose programs replace the ones in the kernel and begin with an empty flow table, so that the connections that
-are open through it at that moment break. Any other failed request ends the demo as an error.
+Requests may fail in one situation only: a node was killed and the load balancers have not noticed yet. A gale-lb that
+starts goes on with the flows that it finds in the kernel. Any other failed request ends the demo as an error.
 """
 
 import time
@@ -182,7 +181,6 @@ class Demo:
             f"{lb.name} is level with the others",
             starting=lb,
         )
-        self._windows.append(Window(started, level + NOTICED_S, endpoint(lb), at_most=self._traffic.concurrency))
         took = f"{level - started:.2f} s"
         self._stage.say(f"{lb.name} is level with the others after {took}.")
         seen = self._quiet(started)

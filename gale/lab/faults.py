@@ -12,11 +12,13 @@ clocks are given to a load balancer that is stopped, and are its own until the l
 import signal
 import time
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 
 from gale.errors import LabError
-from gale.lab import disks, processes, wires
+from gale.lab import disks, netns, network, processes, wires
 from gale.lab.cluster import Lab
+from gale.lab.topology import Role
 
 STOPPED_WITHIN_S = 5.0
 
@@ -26,6 +28,7 @@ class Faults:
         self._lab = lab
         self._cut: set[tuple[str, str]] = set()
         self._paused: set[str] = set()
+        self._moved: set[str] = set()
 
     # wires
 
@@ -65,12 +68,34 @@ class Faults:
                 wires.set_losses(self._lab.topology, {})
 
     def mend(self) -> None:
-        """Heal and resume what was cut and paused by this object, and lose nothing any more."""
+        """Heal, move back and resume what was cut, moved and paused by this object, and lose nothing any more."""
         for name, interface in tuple(self._cut):
             self.heal(name, interface)
+        for name in tuple(self._moved):
+            self.move_address(name, name)
         for name in tuple(self._paused):
             self.resume(name)
         self.deliver()
+
+    def isolate(self, name: str) -> None:
+        """Cut all its interfaces: to the others its machine is dead."""
+        for link in self._lab.topology.instance(name).links:
+            self.cut(name, link.interface)
+
+    def move_address(self, name: str, through: str) -> None:
+        """Clients reach the virtual address of a load balancer through another one, as when its machine is replaced."""
+        topology = self._lab.topology
+        if not topology.layout.virtual:
+            raise LabError("the lab has no virtual addresses: gale-lab up --virtual")
+        lb, taker = topology.instance(name), topology.instance(through)
+        if {lb.role, taker.role} != {Role.LOAD_BALANCER}:
+            raise LabError(f"{name} or {through} is no load balancer: only these have addresses that move")
+        routes = [topology.way_to(lb, taker, version) for version in topology.layout.versions]
+        for place in ("client", *(["gate-near"] if topology.layout.far_mtu else [])):
+            netns.inside(topology.instance(place).namespace, partial(network.set_routes, routes))
+        self._moved.discard(name)
+        if name != through:
+            self._moved.add(name)
 
     # processes
 

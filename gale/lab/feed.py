@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
+from gale.lab.flows import Broken, Round
 from gale.lab.orders import Order
 from gale.lab.processes import entering
 from gale.lab.tally import Sample, Tally, sum_of
@@ -154,3 +155,26 @@ class Orders(Feed):
     def done(self, began_s: float = 0.0) -> list[Order]:
         """Those that were given after a monotonic time and are known to be done."""
         return [order for order in self.all.copy() if order.error is None and order.began_s >= began_s]
+
+
+class Flows(Feed):
+    """Flows that the client keeps: what was seen of them, round by round."""
+
+    def __init__(self, namespace: str, arguments: Sequence[str], log: Path) -> None:
+        self.rounds: list[Round] = []
+        super().__init__(namespace, python("gale.lab.flows", *arguments), log, self._receive)
+
+    def _receive(self, record: Any) -> None:
+        self.rounds.append(Round.from_json(record))
+
+    @property
+    def last(self) -> Round | None:
+        return self.rounds[-1] if self.rounds else None
+
+    @property
+    def broken(self) -> list[Broken]:
+        return [broken for round_ in self.rounds.copy() for broken in round_.broken]
+
+    def asked_since(self, at_s: float) -> bool:
+        """Whether every flow was asked in a round that began after a monotonic time."""
+        return self.last is not None and self.last.began_s >= at_s

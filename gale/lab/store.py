@@ -63,7 +63,7 @@ class Notes:
             name: {kind: Process(*pair) for kind, pair in kinds.items()} for name, kinds in record["processes"].items()
         }
         losses = {(source, target): percent for source, target, percent in record["losses"]}
-        return cls(LabOptions(**record["options"]), processes, record["environments"], losses)
+        return cls(LabOptions.from_dict(record["options"]), processes, record["environments"], losses)
 
 
 class Store:

@@ -158,7 +158,7 @@ class Generator:
                 return
             started = time.monotonic()
             try:
-                node = await ask(host, int(port), request)
+                node = await ask(host.strip("[]"), int(port), request)
             except FailedRequestError as error:
                 self._now[endpoint].fail(Failure(started, str(error)))
             else:

@@ -9,6 +9,7 @@ import subprocess
 import time
 from collections.abc import Mapping
 from functools import partial
+from itertools import product
 
 from pyroute2.iproute.linux import IPRoute
 
@@ -25,8 +26,8 @@ TABLE = "gale_lab"
 
 
 def set_port(topology: Topology, instance: Instance, interface: str, *, carries: bool) -> None:
-    """`interface`: "public" or "private"."""
-    if getattr(instance, interface) is None:
+    """`interface`: a name of one of its interfaces."""
+    if instance.address(interface) is None:
         raise LabError(f"{instance.name} has no {interface} interface")
     port, state = f"{instance.name}-{interface[:3]}", FORWARDING if carries else DISABLED
     netns.inside(topology.switch_namespace, partial(_wait_up, port))
@@ -42,10 +43,11 @@ def set_losses(topology: Topology, losses: Mapping[tuple[str, str], int]) -> Non
 def ruleset(losses: Mapping[tuple[Instance, Instance], int]) -> str:
     """What nft is told: the whole table anew, so that what was lost before is not lost any more."""
     rules = [
-        f"add rule bridge {TABLE} way ip saddr {start} ip daddr {end} numgen random mod 100 <= {percent - 1} drop"
+        f"add rule bridge {TABLE} way ip saddr {one.address()} ip daddr {other.address()}"
+        f" numgen random mod 100 <= {percent - 1} drop"
         for (source, target), percent in losses.items()
-        for start, end in ((source.public, target.public), (source.private, target.private))
-        if start and end and percent
+        for one, other in product(source.links, target.links)
+        if one.segment is other.segment and percent
     ]
     table = [
         f"add table bridge {TABLE}",

@@ -29,6 +29,7 @@ ALLOWED: Mapping[str, frozenset[Role]] = {
     "/gale.v1.NodeService/Checks": NODES,
     "/gale.v1.ManagementService/GetClusterStatus": EVERYBODY,
     "/gale.v1.ManagementService/GetLocalStatus": EVERYBODY,
+    "/gale.v1.ManagementService/GetCounters": EVERYBODY,
 }
 
 REFUSED_AFTER_S = 0.5

@@ -11,6 +11,7 @@ from typing import Any
 
 import grpc
 from google.protobuf.json_format import MessageToDict
+from google.protobuf.message import Message
 
 from gale.errors import RemoteError
 from gale.rpc.v1 import api_pb2, api_pb2_grpc, node_pb2, node_pb2_grpc
@@ -38,13 +39,14 @@ class Server:
 
 async def fetch_local_status(server: Server, timeout_s: float) -> api_pb2.LocalStatus:
     """Raises RemoteError."""
-    async with _channel(server) as channel:
-        stub = api_pb2_grpc.ManagementServiceStub(channel)
-        try:
-            answer: api_pb2.LocalStatus = await stub.GetLocalStatus(api_pb2.GetLocalStatusRequest(), timeout=timeout_s)
-        except grpc.aio.AioRpcError as error:
-            raise _as_remote_error(server, error) from error
-        return answer
+    answer: api_pb2.LocalStatus = await ask(server, "GetLocalStatus", api_pb2.GetLocalStatusRequest(), timeout_s)
+    return answer
+
+
+async def ask(server: Server, method: str, request: Message, timeout_s: float) -> Any:
+    """One call of the management API, on a connection of its own. Raises RemoteError."""
+    async with operator_link(server) as link:
+        return await link.ask(method, request, timeout_s)
 
 
 class OperatorLink:
@@ -54,17 +56,21 @@ class OperatorLink:
         self._server = server
         self._stub = api_pb2_grpc.ManagementServiceStub(channel)
 
+    async def ask(self, method: str, request: Message, timeout_s: float) -> Any:
+        """Any call of the management API. Raises RemoteError."""
+        try:
+            return await getattr(self._stub, method)(request, timeout=timeout_s)
+        except grpc.aio.AioRpcError as error:
+            raise _as_remote_error(self._server, error) from error
+
     async def cluster_status(self, timeout_s: float, strong: bool = False) -> dict[str, Any]:
         """The cluster's status as plain values, in the JSON form that `gale-ctl cluster status -o json` prints.
         `strong`: only as of now, through the log."""
-        try:
-            answer = await self._stub.GetClusterStatus(
-                api_pb2.GetClusterStatusRequest(strong=strong), timeout=timeout_s
-            )
-        except grpc.aio.AioRpcError as error:
-            raise _as_remote_error(self._server, error) from error
+        answer = await self.ask("GetClusterStatus", api_pb2.GetClusterStatusRequest(strong=strong), timeout_s)
         status = MessageToDict(answer, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
         status.setdefault("leader", None)
+        for load_balancer in status["load_balancers"]:
+            load_balancer["attachments"] = dict(sorted(load_balancer["attachments"].items()))
         for node in status["nodes"]:
             node.setdefault("banned_until", None)
             node["checks"] = dict(sorted(node["checks"].items()))
@@ -72,11 +78,8 @@ class OperatorLink:
 
     async def set_drain(self, node: str, on: bool, timeout_s: float) -> api_pb2.SetDrainResponse:
         """Returns when it is committed. Raises RemoteError, also when it is refused."""
-        try:
-            request = api_pb2.SetDrainRequest(node=node, on=on)
-            answer: api_pb2.SetDrainResponse = await self._stub.SetDrain(request, timeout=timeout_s)
-        except grpc.aio.AioRpcError as error:
-            raise _as_remote_error(self._server, error) from error
+        request = api_pb2.SetDrainRequest(node=node, on=on)
+        answer: api_pb2.SetDrainResponse = await self.ask("SetDrain", request, timeout_s)
         return answer
 
 
@@ -143,7 +146,7 @@ def _as_remote_error(server: Server, error: grpc.aio.AioRpcError) -> RemoteError
         case grpc.StatusCode.DEADLINE_EXCEEDED:
             return RemoteError(f"{server}: no answer in time")
         case grpc.StatusCode.UNIMPLEMENTED:
-            return RemoteError(f"{server}: something else answers there: is that the api_port, and gale-lb's?")
+            return RemoteError(f"{server}: it does not know the question: is that the api_port, and of our version?")
         case grpc.StatusCode.INVALID_ARGUMENT | grpc.StatusCode.PERMISSION_DENIED | grpc.StatusCode.RESOURCE_EXHAUSTED:
             return RemoteError(f"{server}: refused: {error.details()}")
         case grpc.StatusCode.FAILED_PRECONDITION | grpc.StatusCode.ABORTED:

@@ -117,11 +117,13 @@ def node_info_to(node: NodeInfo) -> pb.NodeInfo:
         weight=node.weight,
         services=node.services,
         reports_to=node.reports_to,
+        address6=node.address6,
     )
 
 
 def node_info_from(message: pb.NodeInfo) -> NodeInfo:
-    return NodeInfo(message.id, message.address, message.weight, tuple(message.services), message.reports_to)
+    services = tuple(message.services)
+    return NodeInfo(message.id, message.address, message.weight, services, message.reports_to, message.address6)
 
 
 def shared_to(shared: SharedConfig) -> pb.SharedConfig:
@@ -139,6 +141,7 @@ def shared_to(shared: SharedConfig) -> pb.SharedConfig:
                 addresses=service.addresses,
                 protocols=service.protocols,
                 mode=service.mode,
+                tunnel=service.tunnel,
             )
             for service in shared.services
         ],
@@ -153,6 +156,7 @@ def shared_from(message: pb.SharedConfig) -> SharedConfig:
         message.black_list_expiry_ms,
     )
     services = tuple(
-        Service(s.name, s.port, s.target_port, tuple(s.addresses), tuple(s.protocols), s.mode) for s in message.services
+        Service(s.name, s.port, s.target_port, tuple(s.addresses), tuple(s.protocols), s.mode, s.tunnel or "ipv4")
+        for s in message.services
     )
     return SharedConfig(health, services)

@@ -8,26 +8,54 @@ A stream that is too fast is read more slowly, which in the end holds back the s
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection, Iterable
+from typing import Protocol
 
 import grpc
 
 import gale
+from gale.config.node import own_address6
 from gale.config.reading import NAME_PATTERN, SERVICES_MAX
 from gale.core.state import NodeInfo
-from gale.ports import NodeGate
+from gale.ports import NodeGate, Standing
 from gale.rpc.auth import caller, peer_address
 from gale.rpc.limits import CHECKS_BURST, CHECKS_PER_S, Pace
 from gale.rpc.v1 import node_pb2 as pb
 from gale.rpc.v1 import node_pb2_grpc as services
 
 NAME = re.compile(NAME_PATTERN)
+REASON_MAX = 200
+
+
+class Listening(Protocol):
+    """What a node is told of a listener of this load balancer; gale.dataplane.settings.Listener is one."""
+
+    @property
+    def service(self) -> str: ...
+    @property
+    def address(self) -> str: ...
+    @property
+    def port(self) -> int: ...
+    @property
+    def protocol(self) -> str: ...
+    @property
+    def target_port(self) -> int: ...
+    @property
+    def mode(self) -> str: ...
+    @property
+    def tunnel(self) -> int: ...
 
 
 class NodeService(services.NodeServiceServicer):
-    def __init__(self, load_balancer: str, gate: NodeGate) -> None:
+    """`listeners`: all of this load balancer; `addresses`: its own on the private side, of both IP versions."""
+
+    def __init__(
+        self, load_balancer: str, gate: NodeGate, listeners: Iterable[Listening] = (), addresses: Collection[str] = ()
+    ) -> None:
         self._load_balancer = load_balancer
         self._gate = gate
+        self._services = resolved_services(listeners)
+        self._addresses = addresses
 
     async def GetConfig(self, request: pb.GetConfigRequest, context: grpc.aio.ServicerContext) -> pb.GetConfigResponse:
         policy = self._gate.policy()
@@ -37,6 +65,8 @@ class NodeService(services.NodeServiceServicer):
             interval_ms=policy.checks_timeout_ms // 3,
             checks_timeout_ms=policy.checks_timeout_ms,
             checks_before_routing=policy.checks_before_routing,
+            services=self._services,
+            addresses=self._addresses,
         )
 
     async def Checks(
@@ -54,11 +84,39 @@ class NodeService(services.NodeServiceServicer):
             except ValueError as error:
                 await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
             if check.condition == pb.CONDITION_GOODBYE:
-                standing = await self._gate.goodbye(info)
-                yield pb.CheckReply(phase=standing.phase, refusal=standing.refusal)
+                yield _reply(await self._gate.goodbye(info))
                 return
-            standing = self._gate.check(info, serving=check.condition == pb.CONDITION_SERVING)
-            yield pb.CheckReply(phase=standing.phase, refusal=standing.refusal)
+            serving = check.condition == pb.CONDITION_SERVING
+            yield _reply(self._gate.check(info, serving, _one_line(check.reason)))
+
+
+def _reply(standing: Standing) -> pb.CheckReply:
+    return pb.CheckReply(phase=standing.phase, refusal=standing.refusal, lacks=standing.lacks)
+
+
+def _one_line(text: str) -> str:
+    """A stranger's words, as they may stand in the log and before operators."""
+    return "".join(sign if sign.isprintable() else " " for sign in text[:REASON_MAX])
+
+
+def resolved_services(listeners: Iterable[Listening]) -> list[pb.ResolvedService]:
+    """The listeners, one entry a service and mode: they differ in address and protocol only."""
+    found: dict[tuple[str, str], pb.ResolvedService] = {}
+    for listener in listeners:
+        service = found.setdefault(
+            (listener.service, listener.mode),
+            pb.ResolvedService(
+                name=listener.service,
+                port=listener.port,
+                target_port=listener.target_port,
+                mode=listener.mode,
+                tunnel=f"ipv{listener.tunnel}",
+            ),
+        )
+        for value, values in ((listener.address, service.addresses), (listener.protocol, service.protocols)):
+            if value not in values:
+                values.append(value)
+    return list(found.values())
 
 
 def node_info(check: pb.Check, address: str) -> NodeInfo:
@@ -79,4 +137,15 @@ def node_info(check: pb.Check, address: str) -> NodeInfo:
         raise ValueError(f"condition {check.condition}: SERVING, NOT_SERVING or GOODBYE is allowed")
     if not address:
         raise ValueError("checks are taken over IPv4 only")
-    return NodeInfo(check.node, address, check.weight, tuple(check.services), check.reports_to)
+    services = tuple(check.services)
+    return NodeInfo(check.node, address, check.weight, services, check.reports_to, _address6(check.address6))
+
+
+def _address6(text: str) -> str:
+    """In the one form that addresses are compared in; empty stays empty. Raises ValueError."""
+    if not text:
+        return ""
+    try:
+        return own_address6(text)
+    except ValueError as error:
+        raise ValueError(f"address6 {text[:64]!r}: {error}") from None

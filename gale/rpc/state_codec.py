@@ -64,9 +64,10 @@ class Parts:
         return state, _entry_from(head.before_last), _entry_from(head.last)
 
     def _take_node(self, node: s.Node) -> None:
-        name, address = node.info.id, node.info.address
+        name = node.info.id
         self._nodes[name] = node
-        self._addresses[address] = tuple(sorted((*self._addresses.get(address, ()), name)))
+        for address in node.info.addresses:
+            self._addresses[address] = tuple(sorted((*self._addresses.get(address, ()), name)))
 
 
 def head_to(state: s.ClusterState, before_last: Entry, last: Entry) -> pb.SnapshotHead:

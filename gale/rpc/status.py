@@ -11,6 +11,9 @@ from gale.core.state import ClusterState, Node
 from gale.ports import LocalStatus
 from gale.rpc.v1 import api_pb2 as pb
 
+REASONS_MAX, REASON_MAX = 1_000, 200
+"""How many nodes' reasons one load balancer tells, and how much of each."""
+
 
 def local_status(local: LocalStatus) -> pb.LocalStatus:
     consensus = local.consensus
@@ -30,6 +33,7 @@ def local_status(local: LocalStatus) -> pb.LocalStatus:
         differs=consensus.differs,
         refused=min(consensus.refused, 0xFFFF_FFFF),
         degraded=local.degraded,
+        not_serving={name: local.not_serving[name][:REASON_MAX] for name in sorted(local.not_serving)[:REASONS_MAX]},
     )
 
 
@@ -39,6 +43,10 @@ def cluster_status(
     others: Mapping[str, pb.LocalStatus | str],
 ) -> pb.ClusterStatus:
     """`others`: quorum address -> what that load balancer says of itself, or why it said nothing."""
+    told = dict[str, str]()
+    answers = [asked, *(answer for answer in others.values() if isinstance(answer, pb.LocalStatus))]
+    for answer in sorted(answers, key=lambda answer: answer.address):
+        told.update(answer.not_serving)  # whoever is asked says the same
     load_balancers = [_own(state, asked, others), *(_other(state, asked, *other) for other in others.items())]
     return pb.ClusterStatus(
         leader=asked.leader if asked.HasField("leader") else None,
@@ -46,7 +54,7 @@ def cluster_status(
         quorum=asked.quorum,
         generation=state.generation,
         load_balancers=sorted(load_balancers, key=lambda load_balancer: load_balancer.address),
-        nodes=[_node(node) for _, node in sorted(state.nodes.items())],
+        nodes=[_node(node, state, told.get(name, "")) for name, node in sorted(state.nodes.items())],
         applied_index=asked.applied_index,
         degraded=asked.degraded,
     )
@@ -106,11 +114,13 @@ def _answering(answer: pb.LocalStatus, role: str, reason: str) -> pb.LoadBalance
         reason=reason,
         degraded=answer.degraded,
         refused=answer.refused,
+        attachments=answer.attachments,
     )
 
 
-def _node(node: Node) -> pb.NodeStatus:
+def _node(node: Node, state: ClusterState, not_serving: str) -> pb.NodeStatus:
     until_ms = node.banned_until_ms
+    reasons = (not_serving and f"does not serve: {not_serving}", node.info.lacks(state.shared.services))
     return pb.NodeStatus(
         id=node.info.id,
         address=node.info.address,
@@ -120,4 +130,5 @@ def _node(node: Node) -> pb.NodeStatus:
         banned_until=datetime.fromtimestamp(until_ms / 1000, UTC).isoformat(timespec="seconds") if until_ms else None,
         weight=node.info.weight,
         drained=node.drained,
+        reason="; ".join(filter(None, reasons)),
     )

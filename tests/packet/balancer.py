@@ -1,57 +1,81 @@
-"""One load balancer's programs and maps, without interfaces: packets go in and out by BPF_PROG_TEST_RUN."""
+"""One load balancer's programs and maps for mode l4, without interfaces: packets go in and out by BPF_PROG_TEST_RUN.
 
-import os
+Every packet that goes through is seen to end in exactly one verdict, and to be counted for a service and a node if that
+verdict says that it went on.
+"""
+
 import socket
 import struct
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from scapy.packet import Packet
 
+from gale.dataplane import listeners
 from gale.dataplane.abi import Action, verdicts
+from gale.dataplane.address import unpacked
+from gale.dataplane.bpfmap import BpfMap
+from gale.dataplane.hop import NO_HOP, Hop
+from gale.dataplane.jiffies import now
 from gale.dataplane.maps import Maps
-from gale.dataplane.neighbours import NextHop
 from gale.dataplane.program import jiffies_per_second, load
 from gale.dataplane.settings import DataplaneSettings, Listener
 from gale.dataplane.testrun import run_program
+from gale.dataplane.words import FLAGS_SHIFT, birth_of, flags, flags_of
 from tests.packet.packets import (
+    HEADER,
     NODE_A,
     NODE_B,
     NODE_C,
     NODE_MACS,
     PRIVATE_MAC,
     SECOND_VIP,
+    SIX,
     SOURCE,
     TLS,
     VIP,
     WEB,
     WEB_ON_NODES,
     difference,
+    six,
 )
 
 SLOTS = 64
+FLOWS = 1 << 15
+"""So that each port of a node has a place of its own: as many places as there are ports."""
 NUMBERS = {NODE_A: 1, NODE_B: 2, NODE_C: 3}
-PRIVATE_IFINDEX = 1
+PRIVATE_LINK = 2
+LO = 1
+MTU = 1500
 
 SETTINGS = DataplaneSettings(
     public_interface="lo",
     private_interface="lo",
     source_address=SOURCE,
-    listeners=(
-        Listener("web", VIP, WEB, "tcp", WEB_ON_NODES),
-        Listener("web", SECOND_VIP, WEB, "tcp", WEB_ON_NODES),
-        Listener("tls", VIP, TLS, "tcp", TLS),
+    source_address6=SIX[SOURCE],
+    listeners=tuple(
+        Listener(service, address, port, protocol, target_port)
+        for service, addresses, port, target_port in (
+            ("web", (VIP, SECOND_VIP), WEB, WEB_ON_NODES),
+            ("tls", (VIP,), TLS, TLS),
+        )
+        for address in (*addresses, *(SIX[one] for one in addresses))
+        for protocol in ("tcp", "udp")
     ),
     slots=SLOTS,
-    flows=1 << 16,
+    flows=FLOWS,
 )
 
-XDP_ACTIONS = {Action.DROP: 1, Action.PASS: 2, Action.REDIRECT: 4}
-TC_ACTIONS = {Action.DROP: 2, Action.PASS: 0, Action.REDIRECT: 7}
+XDP_ACTIONS = {Action.DROP: 1, Action.PASS: 2, Action.REDIRECT: 4, Action.REPLY: 4}
+TC_ACTIONS = {Action.DROP: 2, Action.PASS: 0xFFFFFFFF, Action.REDIRECT: 7}
 ACTIONS = {verdict.name: verdict.action for verdict in verdicts()}
+NAMES = tuple(ACTIONS)
+IN, OUT = ("forwarded", "opened", "error_forwarded", "bridged"), ("returned", "error_returned")
+
+STAMP = 0xFFFFFFFF
+SYN, SYN_ACK = 0x02, 0x12
+WORD = 8
 
 
 @dataclass(frozen=True)
@@ -61,25 +85,99 @@ class Outcome:
     verdict: str
     packet: bytes
 
-    def must_be(self, verdict: str, packet: Packet) -> None:
+    def must_be(self, verdict: str, packet: Packet | bytes) -> None:
         """The whole frame, with lengths and checksums as scapy computes them."""
         assert self.verdict == verdict
         assert not (text := difference(self.packet, bytes(packet))), text
 
 
+@dataclass(frozen=True)
+class Entry:
+    """Of `flows` or `returns`. `flags`: their names in flow.h."""
+
+    place: int
+    client: str
+    client_port: int
+    listener: int
+    node: int
+    source_port: int
+    flags: frozenset[str]
+    birth: int
+    age_s: float
+
+
+class Table:
+    """The memory of `flows` or `returns`, shared with the kernel."""
+
+    def __init__(self, table: BpfMap) -> None:
+        self.map = table
+        self.memory = memoryview(table.mmap())[: table.stride * table.max_entries]
+        self.words = self.memory.cast("Q")[table.Leaf.word.offset // WORD :: table.stride // WORD]
+        self._zero = bytes(len(self.memory))
+
+    def clear(self) -> None:
+        self.memory[:] = self._zero
+
+    def places(self) -> list[int]:
+        return [place for place, word in enumerate(self.words.tolist()) if word]
+
+    def age(self, ticks: int) -> None:
+        """As if nothing had happened for that long."""
+        words = self.words
+        for place in self.places():
+            words[place] = words[place] & ~STAMP | (words[place] - ticks & STAMP)
+
+    def mark(self, flag: str) -> None:
+        bit = flags()[flag] << FLAGS_SHIFT
+        for place in self.places():
+            self.words[place] |= bit
+
+    def entries(self) -> list[Entry]:
+        """Those in use."""
+        known, used, clock = flags(), flags()["used"], now()
+        found = []
+        for place in self.places():
+            leaf = self.map.Leaf.from_buffer(self.memory, place * self.map.stride)
+            bits = flags_of(leaf.word)
+            if bits & used:
+                found.append(
+                    Entry(
+                        place,
+                        unpacked(bytes(leaf.client)),
+                        socket.ntohs(leaf.client_port),
+                        leaf.listener,
+                        getattr(leaf, "number", leaf.node),
+                        socket.ntohs(leaf.source_port),
+                        frozenset(name for name, bit in known.items() if bits & bit),
+                        birth_of(leaf.word),
+                        (clock - leaf.word & STAMP) / jiffies_per_second(),
+                    )
+                )
+        return found
+
+
 class Balancer:
     def __init__(self) -> None:
-        self.program = load(SETTINGS)
-        self.maps = Maps(self.program.module, SETTINGS)
-        self._empty = {name: self._zeroes(name) for name in ("flow_copies", "answer_copies")}
+        self.program = load(SETTINGS, modes=("l2", "l3"))
+        self.flows, self.returns = (Table(self.program.maps[name]) for name in ("flows", "returns"))
+        self.settings = SETTINGS
         self.reset()
 
     def reset(self) -> None:
         """No flows; NODE_A and NODE_B reachable, NODE_C not; NODE_A owns every slot of both services."""
         self.forget_flows()
-        self.expire_copies()
+        self.table("fragments").clear()
+        self.table("answer_rate").clear()
+        self.table("takeover").update(0, 0)
+        self.begin(SETTINGS)
+
+    def begin(self, settings: DataplaneSettings, directory: listeners.Directory | None = None) -> None:
+        """The maps as a start of gale-lb writes them."""
+        self.settings = settings
+        self.maps = Maps(self.program, settings, directory)
+        self.maps.set_link(PRIVATE_LINK, LO)
         self.reset_nodes()
-        for service in SETTINGS.services:
+        for service in settings.services:
             self.set_slots(NODE_A, service)
 
     def reset_nodes(self) -> None:
@@ -90,93 +188,94 @@ class Balancer:
         return self._run(self.program.public_fd, XDP_ACTIONS, bytes(packet))
 
     def private(self, packet: Packet | bytes) -> Outcome:
+        assert self.program.private_fd is not None
         return self._run(self.program.private_fd, TC_ACTIONS, bytes(packet))
 
-    def _run(self, program_fd: int, actions: dict[Action, int], packet: bytes) -> Outcome:
-        """Every packet ends in exactly one verdict, and the verdict's action is what the kernel is told."""
-        before = self.maps.counters()
+    def _run(self, program_fd: int, actions: Mapping[Action, int], packet: bytes) -> Outcome:
+        before, traffic_before = self.counters(), self.traffic()
         run = run_program(program_fd, packet)
-        moved = {name: count - before[name] for name, count in self.maps.counters().items() if count != before[name]}
+        moved = {name: count - before[name] for name, count in self.counters().items() if count != before[name]}
         assert list(moved.values()) == [1], f"counters moved: {moved}"
         (verdict,) = moved
         assert run.returned == actions[ACTIONS[verdict]]
+        counted = {
+            who: tuple(now - then for now, then in zip(after, traffic_before[who], strict=True))
+            for who, after in self.traffic().items()
+            if after != traffic_before[who]
+        }
+        assert list(counted.values()) == traffic_of(verdict, packet), f"traffic of {verdict}: {counted}"
         return Outcome(verdict, run.packet)
 
-    def set_node(self, number: int, address: str) -> None:
-        mac = bytes.fromhex(NODE_MACS[address].replace(":", "")) if address in NODE_MACS else None
-        own = bytes.fromhex(PRIVATE_MAC.replace(":", ""))
-        self.maps.set_node(number, address, NextHop(address, PRIVATE_IFINDEX, own, mac))
+    def counters(self) -> Mapping[str, int]:
+        return {name: total for name, (total,) in zip(NAMES, self.table("verdicts").totals().values(), strict=True)}
+
+    def traffic(self) -> dict[str, tuple[int, ...]]:
+        """By name of service and address of node: packets and bytes in, likewise out, new flows."""
+        services = {name: self._traffic("service_traffic", number) for number, name in enumerate(SETTINGS.services)}
+        return services | {node: self._traffic("node_traffic", number) for node, number in NUMBERS.items()}
+
+    def _traffic(self, name: str, number: int) -> tuple[int, ...]:
+        copies = struct.iter_unpack("=5Q", self.table(name).lookup(number) or b"")
+        return tuple(map(sum, zip(*copies, strict=True)))
+
+    def set_node(self, number: int, address: str, address6: str | None = None, **hop: Any) -> None:
+        """`hop`: what differs from the way to a node on the link, by both IP versions."""
+        way = NO_HOP
+        if address != NODE_C:
+            macs = bytes.fromhex((NODE_MACS.get(address, NODE_MACS[NODE_A]) + PRIVATE_MAC).replace(":", ""))
+            way = Hop(**{"macs": macs, "link": PRIVATE_LINK, "mtu": MTU, "on_link": True, **hop})
+        address6 = six(address) if address6 is None else address6
+        self.maps.set_node(number, address, address6, way, way if address6 else NO_HOP)
 
     def set_slots(self, address: str | None, service: str = "web") -> None:
         """One node owns every slot; None: nobody does."""
         number = NUMBERS[address] if address else 0
         self.maps.set_slots(service, struct.pack("=H", number) * SLOTS)
 
-    def table(self, name: str) -> Any:
-        return self.program.module[name.encode()]
+    def set_owners(self, owners: Iterable[int], service: str = "web") -> None:
+        self.maps.set_slots(service, struct.pack(f"={SLOTS}H", *owners))
 
-    def return_paths(self) -> dict[tuple[str, int], Any]:
-        """Node and source port -> value, of every flow."""
-        return {
-            (socket.inet_ntoa(struct.pack("=I", key.node_address)), socket.ntohs(key.source_port)): path
-            for key, path in self.table("returns").items()
-        }
+    def jiffies(self, seconds: float) -> int:
+        """So long from now."""
+        return now() + round(seconds * jiffies_per_second()) & STAMP
+
+    def table(self, name: str) -> BpfMap:
+        return self.program.maps[name]
 
     def quiet(self, seconds: float) -> None:
-        """As if every node had sent nothing for that long. Copies have long expired by then."""
-        returns = self.table("returns")
-        for key, path in returns.items():
-            path.last_seen -= round(seconds * jiffies_per_second())
-            returns[key] = path
-        self.expire_copies()
+        """As if nobody had sent anything for that long."""
+        for table in (self.flows, self.returns):
+            table.age(round(seconds * jiffies_per_second()))
+
+    def mark(self, flag: str) -> None:
+        """As if every flow had been seen to be so."""
+        for table in (self.flows, self.returns):
+            table.mark(flag)
 
     def forget_flows(self) -> None:
-        """Copies stay: enough between packets that copies do not serve, such as SYN and FIN."""
-        self.forget("flows")
-        self.forget("returns")
+        for table in (self.flows, self.returns):
+            table.clear()
 
-    def forget(self, name: str) -> None:
-        """Every entry of a table of flows."""
-        list(self.table(name).items_lookup_and_delete_batch())
-
-    def hold_every_port(self, address: str) -> None:
-        """As if living flows held each port towards a node."""
-        returns = self.table("returns")
-        (key, path), *_ = returns.items()
-        ports = range(1, 1 << 16)
-        keys, paths = (returns.Key * len(ports))(), (returns.Leaf * len(ports))()
-        for index, port in enumerate(ports):
-            keys[index] = key
-            keys[index].node_address = int.from_bytes(socket.inet_aton(address), sys.byteorder)
-            keys[index].source_port = socket.htons(port)
-            paths[index] = path
-        returns.items_update_batch(keys, paths)
-
-    def age_copies(self, name: str) -> None:
-        """As if the copies had been taken a second ago."""
-        copies = self.table(name)
-        for key, copy in copies.items():
-            if copy.key:
-                copy.taken -= jiffies_per_second()
-                copies[key] = copy
-
-    def expire_copies(self) -> None:
-        for name, (keys, leaves) in self._empty.items():
-            self.table(name).items_update_batch(keys, leaves)
-
-    def _zeroes(self, name: str) -> tuple[Any, Any]:
-        """Every key of an array, and an empty value for each."""
-        table = self.table(name)
-        size = table.max_entries
-        return (table.Key * size)(*range(size)), (table.Leaf * size)()
+    def hold_every_port(self) -> None:
+        """As if living flows held each port towards the node of the only flow there is."""
+        (place,) = self.returns.places()
+        table, memory = self.returns.map, self.returns.memory
+        leaf = table.Leaf.from_buffer_copy(memory, place * table.stride)
+        base = place - socket.ntohs(leaf.source_port)
+        for port in range(1 << 16):
+            leaf.source_port = leaf.client_port = socket.htons(port)
+            at = (base + port) % table.max_entries * table.stride
+            memory[at : at + table.stride] = bytes(leaf)
 
 
-@contextmanager
-def on_one_cpu() -> Iterator[None]:
-    """Copies belong to a CPU: a test about them must not be moved."""
-    allowed = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {min(allowed)})
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, allowed)
+def traffic_of(verdict: str, frame: bytes) -> list[tuple[int, ...]]:
+    """What a packet with this verdict adds for its service, and the same for its node."""
+    if verdict not in (*IN, *OUT):
+        return []
+    at = next(at for at in (14, 18, 22) if frame[at - 2 : at] in (b"\x08\x00", b"\x86\xdd"))
+    version = frame[at] >> 4
+    (total,) = struct.unpack_from("!H", frame, at + (2 if version == 4 else 4))
+    size = total if version == 4 else total + HEADER[6]
+    flags = frame[at + HEADER[version] + 13 :][:1]
+    begins = verdict == "opened" or (verdict == "bridged" and bool(flags) and flags[0] & SYN_ACK == SYN)
+    return [(1, size, 0, 0, int(begins)) if verdict in IN else (0, 0, 1, size, 0)] * 2

@@ -3,67 +3,101 @@
 import struct
 import sys
 from ipaddress import IPv4Address
+from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from scapy.layers.inet import IP, TCP
+from scapy.layers.inet import IP, TCP, UDP
 from scapy.layers.l2 import Ether
 from scapy.packet import Packet
 
 from tests.packet.balancer import Balancer
 from tests.packet.oracle import ones_complement_sum
-from tests.packet.packets import CLIENT, NODE_A, SOURCE, from_client, from_node, to_client, to_node
+from tests.packet.packets import (
+    CLIENT,
+    NODE_A,
+    SOURCE,
+    TALKS,
+    Talk,
+    from_client,
+    talk_name,
+    to_node,
+)
 
 PORTS = st.integers(1, 65535)
-ADDRESSES = st.ip_addresses(v=4).map(str)
+ADDRESSES = {4: st.ip_addresses(v=4).map(str), 6: st.ip_addresses(v=6).map(str)}
 WORDS = st.integers(0, 65535)
 
-many = settings(deadline=None, max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+many = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+every_talk = pytest.mark.parametrize("talk", TALKS, ids=talk_name)
 
 
+@every_talk
 @many
-@given(client=ADDRESSES, sport=PORTS, identification=WORDS, ttl=st.integers(2, 255), payload=st.binary(max_size=64))
-def test_both_ways(balancer: Balancer, client: str, sport: int, identification: int, ttl: int, payload: bytes) -> None:
+@given(data=st.data(), sport=PORTS, ttl=st.integers(2, 255), payload=st.binary(max_size=64))
+def test_both_ways(balancer: Balancer, talk: Talk, data: st.DataObject, sport: int, ttl: int, payload: bytes) -> None:
     """Scapy works out the expected checksums from nothing."""
     balancer.forget_flows()
-    there = from_client("S", client=client, sport=sport, id=identification, ttl=ttl, payload=payload)
-    balancer.public(there).must_be("opened", to_node("S", sport=sport, id=identification, ttl=ttl - 1, payload=payload))
-    back = from_node("SA", dport=sport, id=identification, ttl=ttl, payload=payload)
-    expected = to_client("SA", client=client, dport=sport, id=identification, ttl=ttl - 1, payload=payload)
-    balancer.private(back).must_be("returned", expected)
+    client = data.draw(ADDRESSES[talk.version])
+    same: dict[str, Any] = {"payload": payload, "id": data.draw(WORDS)}
+    there = talk.from_client("S", client=client, sport=sport, ttl=ttl, **same)
+    balancer.public(there).must_be("opened", talk.to_node("S", sport=sport, ttl=ttl - 1, **same))
+    back = talk.from_node("SA", dport=sport, ttl=ttl, **same)
+    balancer.private(back).must_be("returned", talk.to_client("SA", client=client, dport=sport, ttl=ttl - 1, **same))
+
+
+FREE: dict[type[Packet], str] = {IP: "id", TCP: "window"}
+"""A field of a header that nobody looks at; UDP has none, so there it is the data."""
 
 
 def tuned(packet: Packet, layer: type[Packet], checksum: int) -> bytes:
-    """The packet with a free field (identification, window) chosen such that a checksum comes out as asked."""
-    free = {IP: "id", TCP: "window"}[layer]
-    packet[layer].setfieldval(free, 0)
+    """The packet with a free field chosen such that a checksum comes out as asked."""
+    return bytes(with_free(packet, layer, (checksum_with(packet, layer, 0) - checksum) % 0xFFFF))
+
+
+def checksum_with(packet: Packet, layer: type[Packet], free: int) -> int:
+    return int(Ether(bytes(with_free(packet, layer, free)))[layer].chksum) % 0xFFFF
+
+
+def with_free(packet: Packet, layer: type[Packet], free: int) -> Packet:
+    packet = packet.copy()
     packet[layer].chksum = None
-    at_zero = Ether(bytes(packet))[layer].chksum
-    packet[layer].setfieldval(free, (at_zero - checksum) % 0xFFFF)
-    tuned_packet = bytes(packet)
-    assert Ether(tuned_packet)[layer].chksum == checksum
-    return tuned_packet
+    if layer in FREE:
+        packet[layer].setfieldval(FREE[layer], free)
+    else:
+        packet[layer].remove_payload()
+        packet = packet / struct.pack("!H", free)
+    return packet
+
+
+def layers(talk: Talk) -> list[type[Packet]]:
+    """With a checksum."""
+    return [*([IP] if talk.version == 4 else []), TCP if talk.tcp else UDP]
 
 
 def recomputed(frame: bytes) -> bytes:
     packet = Ether(frame)
-    packet[IP].chksum = packet[TCP].chksum = None
+    for layer in (IP, TCP, UDP):
+        if layer in packet:
+            packet[layer].chksum = None
     return bytes(packet)
 
 
+@every_talk
 @many
 @given(before=st.integers(0, 0xFFFE))
 @example(before=0x0000)
 @example(before=0x0001)
 @example(before=0xFFFE)
-def test_every_checksum_a_packet_may_come_with(balancer: Balancer, before: int) -> None:
-    """0xffff is none of them: no header sums to zero."""
-    balancer.public(from_client("S"))
-    for layer in (IP, TCP):
-        there = balancer.public(tuned(from_client("A"), layer, before))
+def test_every_checksum_a_packet_may_come_with(balancer: Balancer, talk: Talk, before: int) -> None:
+    """0xffff is none of them: no header sums to zero. Of UDP it is what zero is sent as."""
+    balancer.public(talk.from_client("S"))
+    for layer in layers(talk):
+        there = balancer.public(tuned(talk.from_client(), layer, before))
         assert there.verdict == "forwarded"
         assert there.packet == recomputed(there.packet)
-        back = balancer.private(tuned(from_node("A"), layer, before))
+        back = balancer.private(tuned(talk.from_node(), layer, before))
         assert back.verdict == "returned"
         assert back.packet == recomputed(back.packet)
 
@@ -95,21 +129,21 @@ def native(word: bytes) -> int:
     return int.from_bytes(word, sys.byteorder)
 
 
+@every_talk
 @many
 @given(after=st.integers(0, 0xFFFE))
 @example(after=0x0000)
 @example(after=0xFFFE)
-def test_every_checksum_a_packet_may_leave_with(balancer: Balancer, after: int) -> None:
-    balancer.public(from_client("S"))
-    for layer in (IP, TCP):
-        free = Ether(tuned(to_node("A"), layer, after))[layer]
-        packet = from_client("A")
-        if layer is IP:
-            packet[IP].id = free.id
-        else:
-            packet[TCP].window = free.window
-        outcome = balancer.public(packet)
-        assert Ether(outcome.packet)[layer].chksum == after
+def test_every_checksum_a_packet_may_leave_with(balancer: Balancer, talk: Talk, after: int) -> None:
+    """Of UDP zero would say that there is none: it is sent as 0xffff (RFC 768)."""
+    balancer.public(talk.from_client("S"))
+    for layer in layers(talk):
+        free = (checksum_with(talk.to_node(), layer, 0) - after) % 0xFFFF
+        outcome = balancer.public(with_free(talk.from_client(), layer, free))
+        assert Ether(outcome.packet)[layer].chksum == (after or (0xFFFF if layer is UDP else 0))
+        free = (checksum_with(talk.to_client(), layer, 0) - after) % 0xFFFF
+        outcome = balancer.private(with_free(talk.from_node(), layer, free))
+        assert Ether(outcome.packet)[layer].chksum == (after or (0xFFFF if layer is UDP else 0))
 
 
 @many

@@ -1,28 +1,44 @@
 """Real sockets through the attached programs."""
 
+import asyncio
 import os
 import shutil
 import socket
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from dataclasses import fields, replace
 
 import pytest
 from scapy.layers.inet import IP, TCP
 from scapy.layers.l2 import Dot1Q, Ether
 
-from gale.core.plan import ClearNode, SetNode, SetSlots
-from gale.dataplane import attach
-from gale.dataplane.abi import BPF_DIRECTORY
 from gale.dataplane.adapter import BpfDataplane
-from gale.dataplane.program import Program, load
-from gale.dataplane.settings import DataplaneSettings, Listener
-from gale.errors import DataplaneError
-from tests.packet.balancer import SETTINGS as BALANCER_SETTINGS
-from tests.packet.balancer import Balancer
-from tests.packet.network import NODE, PRIVATE, PUBLIC, Network, eventually, namespace, network, run
+from gale.ports import Question, Traffic
+from tests.packet.live import (
+    SETTINGS,
+    SETTINGS4,
+    WEB,
+    WEB_ON_NODES,
+    datagrams,
+    exchange,
+    give_node,
+    loaded,
+    moved,
+    started,
+    take_node,
+)
+from tests.packet.network import (
+    CLIENT,
+    NODE,
+    PRIVATE,
+    PRIVATE6,
+    PUBLIC,
+    PUBLIC6,
+    Network,
+    namespace,
+    network,
+    one_arm,
+)
 
-WEB, WEB_ON_NODES, SLOTS = 80, 8080, 64
-SETTINGS = DataplaneSettings("public", "private", PRIVATE, (Listener("web", PUBLIC, WEB, "tcp", WEB_ON_NODES),), SLOTS)
 MEGABYTES = 4
 MTU = 1500
 
@@ -32,185 +48,176 @@ pytestmark = [
 ]
 
 
-@pytest.fixture
-def net(loaded: Balancer) -> Iterator[Network]:
+@pytest.fixture(scope="module")
+def net(bpf: None) -> Iterator[Network]:
     with network() as net:
         yield net
 
 
+@pytest.fixture(scope="module")
+def shared(net: Network) -> Iterator[BpfDataplane]:
+    dataplane = started(net)
+    yield dataplane
+    dataplane.close()
+
+
 @pytest.fixture
-def dataplane(net: Network) -> BpfDataplane:
+def dataplane(net: Network, shared: BpfDataplane) -> BpfDataplane:
     """Attached, with one node that owns every slot."""
-    return started(net)
-
-
-def started(net: Network) -> BpfDataplane:
     with namespace(net.balancer):
-        dataplane = BpfDataplane(SETTINGS)
-        dataplane.perform(SetNode(1, NODE))
-        dataplane.perform(SetSlots("web", b"\1\0" * SLOTS))
-        eventually(lambda: reachable(dataplane))
-        dataplane.attach()
-    return dataplane
+        give_node(shared)
+    return shared
 
 
-def reachable(dataplane: BpfDataplane) -> bool:
-    dataplane.refresh_neighbours()
-    return not dataplane.unreachable
-
-
-def exchange(net: Network, data: bytes) -> tuple[bytes, bytes, str]:
-    """Sends the data there and back at once: what the node got, what the client got, and whom the node saw."""
-    with net.listen(WEB_ON_NODES) as listening, net.connect(WEB) as client:
-        node, (peer, _) = listening.accept()
-        with node, ThreadPoolExecutor() as threads:
-            node.settimeout(10)
-            client.settimeout(10)
-            sending = [threads.submit(end.sendall, data) for end in (client, node)]
-            got = [threads.submit(receive, end, len(data)) for end in (node, client)]
-            for each in sending:
-                each.result()
-            return got[0].result(), got[1].result(), peer
-
-
-def receive(end: socket.socket, size: int) -> bytes:
-    received = bytearray()
-    while len(received) < size and (chunk := end.recv(1 << 16)):
-        received += chunk
-    return bytes(received)
-
-
-@pytest.mark.parametrize("public", ["on", "off"])
-@pytest.mark.parametrize("node", ["on", "off"])
-def test_megabytes_both_ways(net: Network, dataplane: BpfDataplane, node: str, public: str) -> None:
-    """With checksums left to network cards (CHECKSUM_PARTIAL), in large segments, and without.
-
-    `node` "on": packets reach the private side so. `public` "off": there they are completed in software, which the
-    client then checks.
-    """
-    net.offload(net.node, "tx", node)
-    net.offload(net.balancer, "tx", public, interface="public")
-    data = os.urandom(MEGABYTES << 20)
-    to_node, to_client, peer = exchange(net, data)
+@pytest.mark.parametrize(("service", "source"), [(PUBLIC, PRIVATE), (PUBLIC6, PRIVATE6)])
+def test_megabytes_both_ways(net: Network, dataplane: BpfDataplane, service: str, source: str) -> None:
+    data, before = os.urandom(MEGABYTES << 20), dataplane.counters()
+    to_node, to_client, peer = exchange(net, data, service)
     assert to_node == data
     assert to_client == data
-    assert peer == PRIVATE
-    counters = dataplane.counters()
-    assert counters["opened"] == 1
-    if node == "on":
-        assert counters["returned"] < len(data) / MTU / 2, "large segments were cut"
+    assert peer == source
+    counted = moved(dataplane, before)
+    assert counted["opened"] == 1
+    assert counted["returned"] < len(data) / MTU / 2, "large segments were cut"
+
+
+@pytest.mark.parametrize("service", [PUBLIC, PUBLIC6])
+def test_datagrams_both_ways(net: Network, dataplane: BpfDataplane, service: str) -> None:
+    before = dataplane.counters()
+    assert datagrams(net, service, count=1000, size=1024) == 1000
+    assert moved(dataplane, before)["opened"] == 1
+
+
+def test_traffic_is_counted_by_service_and_node(net: Network, dataplane: BpfDataplane) -> None:
+    before, data = dataplane.counters(), bytes(100_000)
+    exchange(net, data)
+    datagrams(net, PUBLIC, count=10, size=1000)
+    now = dataplane.counters()
+    web, dns = (_difference(now.services[name], before.services.get(name)) for name in ("web", "dns"))
+    assert web.flows == dns.flows == 1
+    assert (dns.in_packets, dns.in_bytes, dns.out_packets, dns.out_bytes) == (10, 10_280, 10, 10_280)
+    assert min(web.in_bytes, web.out_bytes) > len(data)
+    node = _difference(now.nodes[1], before.nodes.get(1))
+    assert node.in_bytes == web.in_bytes + dns.in_bytes
+    assert node.out_packets == web.out_packets + dns.out_packets
+
+
+def _difference(now: Traffic, before: Traffic | None) -> Traffic:
+    names = [field.name for field in fields(Traffic)]
+    return Traffic(**{name: getattr(now, name) - getattr(before or Traffic(), name) for name in names})
 
 
 def test_a_port_nobody_listens_to_is_refused(net: Network, dataplane: BpfDataplane) -> None:
     """The node's reset reaches the client."""
+    before = dataplane.counters()
     with pytest.raises(ConnectionRefusedError):
         net.connect(WEB)
-    assert dataplane.counters()["returned"] == 1
+    assert moved(dataplane, before)["returned"] == 1
 
 
 def test_other_traffic_is_the_kernels(net: Network, dataplane: BpfDataplane) -> None:
+    before = dataplane.counters()
     with namespace(net.balancer):
         listening = socket.create_server((PUBLIC, WEB + 1))
     with listening, net.connect(WEB + 1):
         listening.accept()[0].close()
-    assert dataplane.counters()["no_service"] > 0
+    assert moved(dataplane, before)["no_service"] > 0
 
 
 def test_a_packet_without_a_flow_is_answered_with_a_reset(net: Network, dataplane: BpfDataplane) -> None:
     """As after the loss of the flow table: the client does not hang."""
+    before = dataplane.counters()
     with net.listen(WEB_ON_NODES) as listening, net.connect(WEB) as client, listening.accept()[0]:
-        with namespace(net.balancer):
-            dataplane.perform(SetSlots("web", bytes(2 * SLOTS)))
-            dataplane.perform(ClearNode(1))
+        take_node(dataplane)
         client.sendall(b"hello")
         with pytest.raises(ConnectionResetError):
             client.recv(1)
-    assert dataplane.counters()["node_gone"] > 0
+    assert moved(dataplane, before)["node_gone"] > 0
 
 
-def test_a_tagged_frame_is_not_a_reply(net: Network, dataplane: BpfDataplane) -> None:
-    """The kernel takes the tag off a frame before TC sees it."""
+def test_a_reply_out_of_a_vlan(net: Network, dataplane: BpfDataplane) -> None:
+    """The kernel takes the tag off a frame before TC sees it; the client gets it as its own frames are, without."""
     with net.listen(WEB_ON_NODES), net.connect(WEB) as client:
-        mac = run("ip", "-n", net.balancer, "-br", "link", "show", "private").split()[2]
+        mac = net.ip(net.balancer, "-br", "link", "show", "private").split()[2]
         before = dataplane.counters()
         reply = IP(src=NODE, dst=PRIVATE) / TCP(sport=WEB_ON_NODES, dport=client.getsockname()[1], flags="A")
-        with namespace(net.node), socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as raw:
-            raw.bind(("eth0", 0))
-            raw.send(bytes(Ether(dst=mac) / Dot1Q(vlan=7) / reply))
-            eventually(lambda: dataplane.counters()["not_a_reply"] > before["not_a_reply"])
-        assert dataplane.counters()["returned"] == before["returned"]
+        with namespace(net.client), socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3)) as seen:
+            seen.bind(("eth0", 0))
+            seen.settimeout(5)
+            with namespace(net.node), socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as raw:
+                raw.bind(("eth0", 0))
+                raw.send(bytes(Ether(dst=mac) / Dot1Q(vlan=7) / reply))
+            frame = Ether(seen.recv(2048))
+        assert moved(dataplane, before)["returned"] == 1
+        assert (frame.type, frame[IP].src, frame[TCP].dport) == (0x0800, PUBLIC, client.getsockname()[1])
 
 
-def test_a_start_takes_the_place_of_the_programs_that_are_there(net: Network, dataplane: BpfDataplane) -> None:
-    programs = attached(net)
-    second = started(net)
-    assert second.attachment == dataplane.attachment == attach.Attachment("public", "native", "private")
-    assert attached(net) != programs
-    exchange(net, b"x")
-    assert second.counters()["opened"] == 1
-    assert dataplane.counters()["opened"] == 0
+def test_one_interface_for_both_sides(bpf: None) -> None:
+    with one_arm() as net:
+        dataplane = started(net, replace(SETTINGS, public_interface="arm", private_interface="arm"))
+        data = os.urandom(MEGABYTES << 20)
+        for service, source in ((PUBLIC, PRIVATE), (PUBLIC6, PRIVATE6)):
+            assert exchange(net, data, service) == (data, data, source)
+            assert datagrams(net, service, count=100, size=1024) == 100
+        assert dataplane.attachments == {"arm": "native, tc"}
+        dataplane.close()
 
 
-def test_detach_takes_off_what_is_gales_and_nothing_else(net: Network, dataplane: BpfDataplane) -> None:
-    foreign = ("tc", "-n", net.balancer, "filter", "add", "dev", "private", "ingress", "prio", "1")
-    run(*foreign, "bpf", "bytecode", "1,6 0 0 0,")
-    with namespace(net.balancer):
-        for _ in range(2):
-            attach.detach("public", "private")
-    xdp, filters = attached(net)
-    assert "xdp" not in xdp
-    assert "gale" not in filters
-    assert "bytecode" in filters
-    run("tc", "-n", net.balancer, "filter", "del", "dev", "private", "ingress", "prio", "1")
-    with namespace(net.balancer):
-        attach.detach("public", "private")
-    assert "clsact" not in run("tc", "-n", net.balancer, "qdisc", "show", "dev", "private")
+def test_generic_where_the_driver_cannot(bpf: None) -> None:
+    """A bridge has no XDP of its own. Checksums that are left to a network card get through, too; segments that are
+    bigger than the MTU would not."""
+    with network() as net:
+        net.bridge("bridge0", "public", (PUBLIC, PUBLIC6))
+        net.offload(net.client, "tx", "on", "tso", "off", "gso", "off")
+        dataplane = started(net, replace(SETTINGS4, public_interface="bridge0"))
+        assert dataplane.attachments == {"bridge0": "generic", "private": "tc"}
+        data = os.urandom(MEGABYTES << 20)
+        assert exchange(net, data)[:2] == (data, data)
+        assert datagrams(net, PUBLIC, count=100, size=1024) == 100
+        dataplane.close()
 
 
-def test_generic_where_the_driver_cannot(net: Network, loaded: Balancer) -> None:
-    """A bridge has no XDP of its own."""
-    run("ip", "-n", net.balancer, "link", "add", "bridge0", "type", "bridge")
-    with namespace(net.balancer):
-        attachment = attach.attach("bridge0", "private", loaded.program)
-        assert attachment.public_mode == "generic"
-        attach.detach("bridge0", "private")
-    assert "xdp" not in run("ip", "-n", net.balancer, "link", "show", "bridge0")
+def test_nodes_behind_what_takes_no_frames(bpf: None) -> None:
+    """Native XDP cannot hand a frame to a bridge: that is said, and counted, rather than lost."""
+    with network() as net:
+        net.bridge("bridge0", "private", (PRIVATE, PRIVATE6))
+        dataplane = loaded(net, replace(SETTINGS4, private_interface="bridge0"))
+        with namespace(net.balancer):
+            dataplane.attach()
+            changes = [str(change) for change in dataplane.refresh_neighbours()]
+        assert any("bridge0 takes no frames from XDP" in change for change in changes)
+        assert dataplane.unreachable == (1,)
+        with pytest.raises(TimeoutError):
+            net.connect(WEB, within_s=0.5)
+        assert dataplane.counters().verdicts["no_neighbour"] > 0
+        dataplane.close()
 
 
-def test_someone_elses_xdp_program_is_left_alone(net: Network, loaded: Balancer) -> None:
-    stranger = b"int stranger(struct xdp_md *ctx) { return XDP_PASS; }"
-    module = load(BALANCER_SETTINGS, (BPF_DIRECTORY / "gale.c").read_bytes() + stranger).module
-    strangers = Program(module, module.load_func(b"stranger", module.XDP).fd, loaded.program.private_fd)
-    with namespace(net.balancer):
-        attach.attach("public", "private", strangers)
-        with pytest.raises(DataplaneError, match="public: another XDP program is attached, 'stranger': take it off"):
-            attach.attach("public", "private", loaded.program)
-        attach.detach("public", "private")
-    assert "stranger" in attached(net)[0]
-
-
-def test_the_neighbours_mac_changes(net: Network, dataplane: BpfDataplane) -> None:
-    """What the kernel learns, `refresh_neighbours` takes over and reports."""
-    mac = "02:00:00:00:00:99"
-    run("ip", "-n", net.balancer, "neigh", "replace", NODE, "lladdr", mac, "dev", "private", "nud", "permanent")
-    with namespace(net.balancer):
-        (change,) = dataplane.refresh_neighbours()
-        assert (change.number, change.address) == (1, NODE)
-        assert change.after is not None
-        assert change.after.mac == bytes.fromhex(mac.replace(":", ""))
-        assert dataplane.refresh_neighbours() == ()
-
-
-def test_a_forgotten_mac_stays_good(net: Network, dataplane: BpfDataplane) -> None:
-    run("ip", "-n", net.balancer, "neigh", "flush", "dev", "private")
-    with namespace(net.balancer):
-        assert dataplane.refresh_neighbours() == ()
-    exchange(net, b"x")
-
-
-def attached(net: Network) -> tuple[str, str]:
-    """What ip and tc show."""
-    return (
-        run("ip", "-n", net.balancer, "link", "show", "public"),
-        run("tc", "-n", net.balancer, "filter", "show", "dev", "private", "ingress"),
-    )
+def test_explained_as_it_would_be(net: Network, dataplane: BpfDataplane) -> None:
+    with net.listen(WEB_ON_NODES), net.connect(WEB) as client:
+        port = client.getsockname()[1]
+        asyncio.run(dataplane.explain(Question(CLIENT, port, PUBLIC, WEB)))  # compiles; then all is quiet
+        before = dataplane.counters()
+        questions = (
+            Question(CLIENT, port, PUBLIC, WEB),
+            Question(CLIENT, port + 1, PUBLIC, WEB),
+            Question(CLIENT, port + 1, PUBLIC, WEB, opening=True),
+            Question(NODE, WEB_ON_NODES, PRIVATE, port),
+            Question(CLIENT, port, PUBLIC, WEB + 1),
+        )
+        known, unknown, new, back, other = [asyncio.run(dataplane.explain(question)) for question in questions]
+        after = dataplane.counters()
+        told = {answer.verdict for answer in (known, unknown, new, back, other)}
+        assert not told & moved(dataplane, before).keys(), "neighbours may talk meanwhile, and nobody else"
+        assert (after.services, after.nodes) == (before.services, before.nodes)
+    assert (known.verdict, known.mode, known.service, known.node) == ("forwarded", "l4", "web", 1)
+    assert known.interface == "private"
+    assert known.flow is not None
+    assert (known.flow.source_port, known.flow.state) == (port, "established")
+    assert [header.name for header in known.headers] == ["ethernet", "ipv4", "tcp"]
+    assert known.headers[1].fields["destination"] == NODE
+    assert (unknown.verdict, unknown.flow, unknown.headers) == ("no_flow", None, ())
+    assert (new.verdict, new.node, new.flow) == ("opened", 1, None)
+    assert new.slot is not None
+    assert (back.verdict, back.side, back.interface) == ("returned", "private", "public")
+    assert (other.verdict, other.action) == ("no_service", "pass")

@@ -1,8 +1,8 @@
 """From a flow to its node: the packet path and the oracle agree, and the hash spreads."""
 
-import struct
 from collections import Counter
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scapy.layers.inet import IP
@@ -11,33 +11,31 @@ from scapy.layers.l2 import Ether
 from gale.core.view import NO_NODE
 from tests.packet.balancer import NUMBERS, SLOTS, Balancer
 from tests.packet.oracle import slot
-from tests.packet.packets import CLIENT, NODE_A, NODE_B, VIP, WEB, from_client
+from tests.packet.packets import CLIENT, NODE_A, NODE_B, VIP, WEB, Talk
 
-ADDRESSES = st.ip_addresses(v=4).map(str)
 PORTS = st.integers(1, 65535)
 MANY_SLOTS = 16384
+PROTOCOLS = {"tcp": 6, "udp": 17}
+TALKS = [Talk(version, protocol) for version in (4, 6) for protocol in PROTOCOLS]
+OF_BOTH_VERSIONS = st.tuples(st.ip_addresses(v=4).map(str), st.ip_addresses(v=6).map(str))
 
 
-def chosen_node(balancer: Balancer, client: str, sport: int) -> str | None:
-    outcome = balancer.public(from_client("S", client=client, sport=sport))
-    assert outcome.verdict in ("opened", "no_node")
-    return str(Ether(outcome.packet)[IP].dst) if outcome.verdict == "opened" else None
-
-
-@settings(deadline=None, max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(client=ADDRESSES, sport=PORTS)
-def test_the_slot_is_the_oracles(balancer: Balancer, client: str, sport: int) -> None:
+@pytest.mark.parametrize("talk", TALKS, ids=str)
+@settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(clients=OF_BOTH_VERSIONS, sport=PORTS)
+def test_the_slot_is_the_oracles(balancer: Balancer, talk: Talk, clients: tuple[str, str], sport: int) -> None:
     """One slot has an owner: the one the oracle names."""
     balancer.forget_flows()
-    number = slot(client, sport, VIP, WEB, SLOTS)
-    owners = [NUMBERS[NODE_B] if index == number else NO_NODE for index in range(SLOTS)]
-    balancer.maps.set_slots("web", struct.pack(f"={SLOTS}H", *owners))
-    assert chosen_node(balancer, client, sport) == NODE_B
+    client = clients[talk.version == 6]
+    number = slot(client, sport, talk.address(VIP), WEB, SLOTS, PROTOCOLS[talk.protocol])
+    balancer.set_owners(NUMBERS[NODE_B] if index == number else NO_NODE for index in range(SLOTS))
+    assert balancer.public(talk.from_client("S", client=client, sport=sport)).verdict == "opened"
 
 
 def test_slots_of_one_service_are_not_anothers(balancer: Balancer) -> None:
     balancer.set_slots(NODE_B, "tls")
-    assert chosen_node(balancer, CLIENT, 1) == NODE_A
+    outcome = balancer.public(Talk().from_client("S"))
+    assert (outcome.verdict, Ether(outcome.packet)[IP].dst) == ("opened", NODE_A)
 
 
 def test_flows_spread_evenly() -> None:

@@ -1,5 +1,7 @@
 """The four rules, as values: a log, a link, a message in, a message out."""
 
+import subprocess
+import sys
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -93,3 +95,9 @@ def test_what_was_not_compared_raises_no_commit_index() -> None:
     part = {"type": "append_entries", "term": 3, "commit_index": 5, "sequence": 1, "serialized": (b"", True, True)}
     seen, _ = incoming_append(part, Link(), Log())
     assert seen["commit_index"] == 3
+
+
+def test_the_library_leaves_no_function_of_windows_behind() -> None:
+    program = "import gale.raft.replica, socket; print(socket.inet_ntop(socket.AF_INET6, bytes(15) + bytes([1])))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=False)
+    assert (done.stdout, done.returncode) == ("::1\n", 0), done.stderr

@@ -50,7 +50,7 @@ class Gate:
     def policy(self) -> HealthPolicy:
         return HealthPolicy(3, 1_000)
 
-    def check(self, info: NodeInfo, serving: bool) -> Standing:
+    def check(self, info: NodeInfo, serving: bool, reason: str = "") -> Standing:
         self.checks[info.id] = self.checks.get(info.id, 0) + 1
         return Standing("routing")
 

@@ -15,15 +15,19 @@ from gale.core.commands import Announce
 from gale.core.probes import TcpProbe
 from gale.core.shared import HealthPolicy, Service, SharedConfig
 from gale.core.state import Phase
+from gale.dataplane.settings import Listener
 from gale.errors import HostError, RemoteError
 from gale.memory import MemoryConsensus, MemoryDataplane
-from gale.node import Conversation
+from gale.node import Conversation, told
+from gale.prepare.memory import Memory
+from gale.prepare.needs import Offer, Told
+from gale.prepare.preparation import Preparation, Preparer
 from gale.probe import Prober
 from gale.rpc.api_service import ManagementService
 from gale.rpc.auth import peer_address
-from gale.rpc.client import Server, fetch_cluster_status
+from gale.rpc.client import Server, fetch_cluster_status, node_link
 from gale.rpc.limits import NODE_LIMITS
-from gale.rpc.node_service import NodeService, node_info
+from gale.rpc.node_service import REASON_MAX, NodeService, node_info
 from gale.rpc.server import listen
 from gale.rpc.v1 import node_pb2, node_pb2_grpc
 from gale.rpc.v1.api_pb2_grpc import add_ManagementServiceServicer_to_server
@@ -31,16 +35,26 @@ from gale.rpc.v1.node_pb2_grpc import add_NodeServiceServicer_to_server
 
 SHARED = SharedConfig(HealthPolicy(3, 1_000), (Service("default", 8080, 80),))
 ADDRESS = "127.0.0.1:9090"
+PRIVATE = ("127.0.0.1", "::1")
 
 
 class Box:
     """One load balancer: its loop and its servers are real, log and maps are in memory."""
 
-    def __init__(self, nodes: int, api: int, controller: Controller, consensus: MemoryConsensus) -> None:
+    def __init__(
+        self, nodes: int, api: int, controller: Controller, consensus: MemoryConsensus, dataplane: MemoryDataplane
+    ) -> None:
         self.nodes = f"127.0.0.1:{nodes}"
         self.api = Server(f"127.0.0.1:{api}")
         self.controller = controller
         self.consensus = consensus
+        self.dataplane = dataplane
+
+    async def announced_to(self, other: "Box") -> None:
+        """The other knows by its log where this one's API is."""
+        await other.consensus.propose(
+            Announce(0, self.controller.address, self.api.address, "0.1.0", SHARED, False, False)
+        )
 
     def phase(self, name: str = "web") -> Phase | None:
         node = self.consensus.state.nodes.get(name)
@@ -48,19 +62,24 @@ class Box:
 
 
 @asynccontextmanager
-async def load_balancer(quorum: tuple[str, ...] = (ADDRESS,)) -> AsyncIterator[Box]:
-    consensus = MemoryConsensus(ADDRESS)
-    announce = Announce(0, ADDRESS, "127.0.0.1:1", "0.1.0", SHARED, enforces=False, leads=False)
-    controller = Controller(announce, consensus, MemoryDataplane(), SystemClock())
+async def load_balancer(
+    quorum: tuple[str, ...] = (ADDRESS,),
+    me: str = ADDRESS,
+    shared: SharedConfig = SHARED,
+    listeners: tuple[Listener, ...] = (),
+) -> AsyncIterator[Box]:
+    consensus, dataplane = MemoryConsensus(me), MemoryDataplane(service.name for service in shared.services)
+    announce = Announce(0, me, "127.0.0.1:1", "0.1.0", shared, enforces=False, leads=False)
+    controller = Controller(announce, consensus, dataplane, SystemClock())
     nodes, api = grpc.aio.server(), grpc.aio.server()
     ports = [server.add_insecure_port("127.0.0.1:0") for server in (nodes, api)]
-    add_NodeServiceServicer_to_server(NodeService(ADDRESS, controller), nodes)
+    add_NodeServiceServicer_to_server(NodeService(ADDRESS, controller, listeners, PRIVATE), nodes)
     add_ManagementServiceServicer_to_server(ManagementService(controller, quorum, api_port=1), api)
     await nodes.start()
     await api.start()
     loop = asyncio.create_task(controller.run())
     try:
-        yield Box(ports[0], ports[1], controller, consensus)
+        yield Box(ports[0], ports[1], controller, consensus, dataplane)
     finally:
         loop.cancel()
         await nodes.stop(None)
@@ -72,7 +91,8 @@ async def node(server: str, prober: Prober | None = None) -> AsyncIterator[async
     """A node's conversation; yields the event that tells it to stop."""
     stop = asyncio.Event()
     config = NodeConfig("web", (server,), weight=2)
-    conversation = Conversation(config, Server(server), prober or Prober(None, 1, 1), stop)
+    preparation = Preparation(Preparer(Memory(), 1, "2001:db8::11"))
+    conversation = Conversation(config, Server(server), prober or Prober(None, 1, 1), preparation, stop)
     task = asyncio.create_task(conversation.keep_up())
     try:
         yield stop
@@ -93,6 +113,7 @@ async def test_a_node_routes_after_its_checks_and_leaves_with_a_goodbye() -> Non
             await eventually(lambda: box.phase() is Phase.ROUTING)
             known = box.consensus.state.nodes["web"]
             assert (known.info.address, known.info.weight, known.info.reports_to) == ("127.0.0.1", 2, 1)
+            assert known.info.address6 == "2001:db8::11"
         assert box.phase() is Phase.LEFT
         assert known.fails == 0
 
@@ -108,6 +129,47 @@ async def test_a_service_that_is_not_well_leaves_at_once_and_returns_after_its_c
         await eventually(lambda: box.phase() is Phase.FAILED, within_s=0.3)
         prober.weigh(None)
         await eventually(lambda: box.phase() is Phase.ROUTING)
+
+
+async def test_why_a_node_does_not_serve_is_told() -> None:
+    prober = Prober(TcpProbe(1), 1, 1)
+    async with load_balancer() as box, node(box.nodes, prober):
+        prober.weigh(None)
+        await eventually(lambda: box.phase() is Phase.ROUTING)
+        for _ in range(2):
+            prober.weigh("no\nanswer\x1b" + "!" * 300)
+        await eventually(lambda: box.phase() is Phase.FAILED)
+        (known,) = (await fetch_cluster_status(box.api, 3))["nodes"]
+        assert known["reason"].startswith("does not serve: the service is not well: no answer !!!")
+        assert known["reason"].isprintable()
+        assert len(known["reason"]) == len("does not serve: ") + REASON_MAX
+
+
+async def test_a_node_is_told_what_the_load_balancer_listens_for() -> None:
+    def listener(address: str, protocol: str) -> Listener:
+        return Listener("web", address, 80, protocol, 8080, "l3", 6)
+
+    listeners = (
+        listener("203.0.113.80", "tcp"),
+        listener("203.0.113.80", "udp"),
+        listener("2001:db8::80", "tcp"),
+        Listener("mail", "203.0.113.80", 25, "tcp", 25, "l4", 4),
+    )
+    async with load_balancer(listeners=listeners) as box, node_link(Server(box.nodes)) as link:
+        config = await link.get_config("0.1.0", 3)
+    web = Offer("web", ("203.0.113.80", "2001:db8::80"), "l3", 6)
+    assert told(config, ()) == Told((web, Offer("mail", ("203.0.113.80",), "l4")), PRIVATE)
+    assert told(config, ["web"]) == Told((web,), PRIVATE)
+    (first, _) = config.services
+    assert (first.port, first.target_port, list(first.protocols)) == (80, 8080, ["tcp", "udp"])
+
+
+async def test_a_node_that_is_not_prepared_does_not_route() -> None:
+    """It cannot have the load balancer's own address, and says so; nothing is tried."""
+    listeners = (Listener("web", PRIVATE[0], 80, "tcp", 80, "l2", 4),)
+    async with load_balancer(listeners=listeners) as box, node(box.nodes):
+        await asyncio.sleep(1.5)  # four checks and more
+        assert box.phase() is None
 
 
 async def test_a_node_finds_a_load_balancer_that_starts_later() -> None:
@@ -145,6 +207,7 @@ async def test_status_has_the_promised_form() -> None:
         "reason": "",
         "degraded": [],
         "refused": 0,
+        "attachments": {"private": "memory", "public": "memory"},
     }
     assert (theirs["address"], theirs["role"]) == (other, "unreachable")
     assert "is gale-lb running there?" in theirs["reason"]
@@ -158,6 +221,7 @@ async def test_status_has_the_promised_form() -> None:
             "banned_until": None,
             "weight": 2,
             "drained": False,
+            "reason": "",
         }
     ]
 
@@ -195,6 +259,11 @@ async def test_a_port_in_use_is_one_line() -> None:
         ({"condition": node_pb2.CONDITION_UNSPECIFIED}, "condition 0"),
         ({"services": ["x"] * 65}, "services"),
         ({"services": ["\n"]}, "services"),
+        ({"address6": "x" * 100}, r"address6 'x{64}'"),
+        ({"address6": "10.0.0.1"}, "address6 '10.0.0.1'"),
+        ({"address6": "::ffff:10.0.0.1"}, "address6"),
+        ({"address6": "fe80::1"}, "address6"),
+        ({"address6": "ff02::1"}, "address6"),
     ],
 )
 def test_a_check_out_of_form_is_refused(change: dict[str, Any], words: str) -> None:
@@ -202,6 +271,13 @@ def test_a_check_out_of_form_is_refused(change: dict[str, Any], words: str) -> N
     assert node_info(node_pb2.Check(**good), "10.0.0.1").id == "web"
     with pytest.raises(ValueError, match=words):
         node_info(node_pb2.Check(**{**good, **change}), "10.0.0.1")
+
+
+def test_an_address_has_one_form() -> None:
+    check = node_pb2.Check(
+        node="web", weight=1, reports_to=1, condition=node_pb2.CONDITION_SERVING, address6="2001:DB8:0::11"
+    )
+    assert node_info(check, "10.0.0.1").address6 == "2001:db8::11"
 
 
 async def test_a_refused_check_ends_the_stream_with_the_reason() -> None:

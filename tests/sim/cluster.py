@@ -95,7 +95,7 @@ class Cluster:
         self.network.identified = seed % 2 == 0
         self.outside = self.world.make_loop("world")
         addresses = tuple(f"10.0.0.{number}:4321" for number in range(1, setting.size + 1))
-        shared = SharedConfig(POLICY, (Service("default", 8080, 80), Service("second", 8081, 81)))
+        shared = SharedConfig(POLICY, (Service("default", 8080, 80), Service("second", 8081, 81, ("2001:db8::1",))))
         self.machines = {
             address: Machine(self.world, self.network, Platter(chance(f"disk {address}")), address, addresses)
             for address in addresses

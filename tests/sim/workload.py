@@ -41,7 +41,10 @@ class Workload:
         self._flood = flood
         self._weight = 1  # the last one written
         self._written: dict[tuple[Register, Command], Operation] = {}
-        self._agents = [NodeInfo(f"n{n}", f"10.2.0.{n}", reports_to=len(machines)) for n in range(1, 4)]
+        self._agents = [
+            NodeInfo(f"n{n}", f"10.2.0.{n}", reports_to=len(machines), address6=f"fd00::{n}" if n > 1 else "")
+            for n in range(1, 4)
+        ]
         self._serving = {agent.id: True for agent in self._agents}
 
     # on the loop that stands for the rest of the world

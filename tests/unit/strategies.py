@@ -25,7 +25,11 @@ from gale.core.state import ClusterState, NodeInfo
 
 LOAD_BALANCERS = ("10.0.0.1:9090", "10.0.0.2:9090", "10.0.0.3:9090")
 NODES = ("a", "b", "c", "d")
-SERVICES = (Service("default", 8080, 80), Service("mail", 25, 25))
+SERVICES = (
+    Service("default", 8080, 80),
+    Service("mail", 25, 25, (), ("tcp", "udp"), "l3", "ipv6"),
+    Service("web6", 443, 443, ("2001:db8::1",)),
+)
 PLAIN = SharedConfig(HealthPolicy(checks_before_routing=2, black_list_after_fails=2), SERVICES)
 OTHER = SharedConfig(HealthPolicy(checks_before_routing=3), SERVICES[:1])
 
@@ -37,8 +41,9 @@ infos = st.builds(
     id=nodes,
     address=st.sampled_from(["10.1.0.1", "10.1.0.2", "10.1.0.3"]),
     weight=st.integers(1, 4),
-    services=st.sampled_from([(), ("default",), ("mail",)]),
+    services=st.sampled_from([(), ("default",), ("mail",), ("mail", "web6")]),
     reports_to=st.integers(1, 3),
+    address6=st.sampled_from(["", "fd00::1", "fd00::2"]),
 )
 observations: st.SearchStrategy[Observation] = st.one_of(
     st.builds(Passed, infos, st.integers(0, 5)),

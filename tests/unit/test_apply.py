@@ -60,8 +60,8 @@ def fall(state: ClusterState, time_ms: int = 0) -> ClusterState:
     return told(state, *(seen(lb, Missed("web"), time_ms=time_ms) for lb in (A, B)))
 
 
-def rise(state: ClusterState) -> ClusterState:
-    return told(state, *(seen(lb, Passed(WEB, count)) for count in (1, 2, 3) for lb in (A, B)))
+def rise(state: ClusterState, info: NodeInfo = WEB) -> ClusterState:
+    return told(state, *(seen(lb, Passed(info, count)) for count in (1, 2, 3) for lb in (A, B)))
 
 
 def owners(state: ClusterState) -> set[int]:
@@ -239,3 +239,47 @@ def test_when_all_numbers_are_taken_the_node_gone_longest_makes_room() -> None:
     _, outcome = put(replace(full, nodes=crowd(1, Phase.BANNED)), seen(A, Passed(WEB, 1)))
     assert isinstance(outcome, Applied)
     assert "no room" in outcome.refusals[0].reason
+
+
+def test_a_node_without_an_ipv6_address_has_no_share_of_a_service_that_needs_one() -> None:
+    services = (
+        Service("default", 8080, 80),
+        Service("both", 443, 443, ("10.0.0.1", "2001:db8::1")),
+        Service("bridged", 80, 80, ("2001:db8::1",), mode="l2"),
+        Service("tunnelled", 81, 81, ("2001:db8::1",), mode="l3", tunnel="ipv6"),
+    )
+    shared = SharedConfig(HealthPolicy(3, 5_000, 2, 60_000), services)
+    six = replace(DB, address6="fd00::2")
+    state = told(ClusterState(), announce(A, shared, leads=True), announce(B, shared), announce(C, shared))
+    state = rise(rise(state, WEB), six)
+    both = {node(state).number, node(state, DB).number}
+    assert {name: state.view().owners(name) for name in state.tables} == {
+        "default": both,
+        "both": {node(state, DB).number},
+        "bridged": both,
+        "tunnelled": both,
+    }
+    assert six.lacks(services) == ""
+    assert WEB.lacks(services) == "it has no IPv6 address, which both needs: it gets no flows of that"
+    assert replace(WEB, services=("default",)).lacks(services) == ""
+    moved = told(state, seen(A, Passed(replace(WEB, address6="fd00::1"), 3)))
+    assert moved.view().owners("both") == both
+    assert moved.view().nodes[node(state).number] == ("10.1.0.1", "fd00::1")
+    assert moved.generation == state.generation + 1
+
+
+def test_an_ipv6_address_has_one_name_too() -> None:
+    first = replace(WEB, address6="fd00::1")
+    state = routing(first)
+    thief = replace(DB, address6="fd00::1")
+    _, outcome = put(state, seen(A, Passed(thief, 1)))
+    assert isinstance(outcome, Applied)
+    assert outcome.refusals[0].reason == "its address fd00::1 is taken by node web"
+    banned = fall(rise(fall(state), first))
+    assert node(banned).phase is Phase.BANNED
+    _, outcome = put(banned, seen(A, Passed(thief, 1)))
+    assert isinstance(outcome, Applied)
+    assert outcome.refusals[0].reason == "its address fd00::1 is banned as node web"
+    changed = told(state, seen(A, Passed(replace(WEB, address6="fd00::7"), 3)), seen(A, Passed(thief, 1)))
+    assert changed.nodes["db"].info.address6 == "fd00::1"
+    assert changed.addresses == {"10.1.0.1": ("web",), "fd00::7": ("web",), "10.1.0.2": ("db",), "fd00::1": ("db",)}

@@ -12,6 +12,7 @@ from gale.cli.lb import main as gale_lb
 from gale.cli.node import main as gale_node
 from gale.config import TlsFiles, load_lb, load_node
 from gale.core.probes import CommandProbe, HttpProbe, Probe, TcpProbe
+from gale.core.shared import Service
 from gale.errors import ConfigError
 from gale.pki import issue, make_ca, write
 from gale.tls import Identity, Role
@@ -62,6 +63,71 @@ def test_defaults(tmp_path: Path) -> None:
     assert (service.port, service.target_port, service.mode, service.protocols) == (8080, 8080, "l4", ("tcp",))
 
 
+def test_services_of_every_kind_side_by_side(tmp_path: Path) -> None:
+    text = """
+[forwarding]
+mode = "l3"
+tunnel = "ipv6"
+flows = 1048576
+[[service]]
+name = "dns"
+port = 53
+addresses = ["2001:DB8::53", "203.0.113.53"]
+protocols = ["udp", "tcp"]
+mode = "l2"
+[[service]]
+name = "mail"
+port = 53
+addresses = ["203.0.113.25"]
+target_port = 2525
+[[service]]
+name = "other"
+port = 8080
+protocols = ["udp"]
+"""
+    lb = load_lb(written(tmp_path, LB + text))
+    assert lb.flows == 1 << 20
+    assert lb.shared.services == (
+        Service("default", 8080, 8080, (), ("tcp",), "l3", "ipv6"),
+        Service("dns", 53, 53, ("2001:db8::53", "203.0.113.53"), ("tcp", "udp"), "l2"),
+        Service("mail", 53, 2525, ("203.0.113.25",)),
+        Service("other", 8080, 8080, (), ("udp",)),
+    )
+
+
+def test_one_interface_may_be_both_sides(tmp_path: Path) -> None:
+    lb = load_lb(written(tmp_path, LB.replace("eth1", "eth0")))
+    assert lb.public_interface == lb.private_interface == "eth0"
+    udp = LB.replace("eth1", 'eth0"\nclients_port = 9090 # "') + '[forwarding]\nprotocols = ["udp"]\n'
+    assert load_lb(written(tmp_path, udp)).shared.services[0].port == 9090
+
+
+def test_a_hash_outlives_an_upgrade(tmp_path: Path) -> None:
+    """What a gale before modes and tunnels hashed still has its hash: an upgrade begins with one load balancer, and
+    with enforcement the others would ignore it."""
+    assert load_lb(written(tmp_path, LB)).shared.hash == "2360eaf2fd8cc108"
+
+
+def test_order_and_spelling_of_a_service_do_not_matter(tmp_path: Path) -> None:
+    def hashed(addresses: str, protocols: str) -> str:
+        text = f"{LB}[[service]]\nname = 'a'\nport = 1\naddresses = {addresses}\nprotocols = {protocols}\n"
+        return load_lb(written(tmp_path, text)).shared.hash
+
+    first = hashed("['2001:db8::1', '10.0.0.1']", "['tcp', 'udp']")
+    assert hashed("['10.0.0.1', '2001:DB8:0:0::1']", "['udp', 'tcp']") == first
+    assert hashed("['10.0.0.1']", "['udp', 'tcp']") != first
+
+
+@pytest.mark.parametrize(
+    "change", ['mode = "l2"', 'mode = "l3"', 'mode = "l3"\ntunnel = "ipv6"', 'protocols = ["udp"]']
+)
+def test_the_hash_covers_how_a_service_forwards(tmp_path: Path, change: str) -> None:
+    plain = load_lb(written(tmp_path, LB)).shared.hash
+    assert load_lb(written(tmp_path, f"{LB}[forwarding]\n{change}\n")).shared.hash != plain
+    default = load_lb(written(tmp_path, f'{LB}[forwarding]\nmode = "l3"\ntunnel = "ipv4"\n')).shared.hash
+    assert default == load_lb(written(tmp_path, f'{LB}[forwarding]\nmode = "l3"\n')).shared.hash
+
+
 def test_the_hash_covers_what_must_agree_and_nothing_else(tmp_path: Path) -> None:
     plain = load_lb(written(tmp_path, LB)).shared.hash
     spelled = LB + '[node_health]\nchecks_timeout = "5000ms" # the default, in other words\n'
@@ -81,14 +147,46 @@ def test_the_hash_covers_what_must_agree_and_nothing_else(tmp_path: Path) -> Non
         ("[node_health]\nblack_list_after_fails = 0", "node_health.black_list_after_fails = 0: would ban"),
         ("[node_health]\ncheck_timeout = '5s'", "node_health.check_timeout: unknown key"),
         ("[nodehealth]", "nodehealth: unknown key"),
-        ("[forwarding]\nmode = 'l9'", 'forwarding.mode = "l9": this version forwards in "l4" only'),
+        ("[forwarding]\nmode = 'l9'", 'forwarding.mode = "l9": must be "l2", "l3" or "l4"'),
+        ("[forwarding]\nprotocols = []", 'forwarding.protocols = []: must be ["tcp"], ["udp"] or both'),
+        ("[forwarding]\nprotocols = ['sctp']", 'forwarding.protocols = ["sctp"]: must be ["tcp"]'),
+        ("[forwarding]\nprotocols = ['udp', 'udp']", 'forwarding.protocols = ["udp","udp"]: lists one twice'),
+        ("[forwarding]\nmode = 'l2'\ntarget_port = 80", "forwarding.target_port = 80: l2 leaves ports as they are"),
+        ("[forwarding]\nmode = 'l3'\ntarget_port = 8080", "target_port = 8080: l3 leaves ports as they are"),
+        ("[forwarding]\ntunnel = 'ipv4'", 'forwarding.tunnel = "ipv4": l4 has no tunnel: leave it out'),
+        ("[forwarding]\nmode = 'l3'\ntunnel = 'gre'", 'forwarding.tunnel = "gre": must be "ipv4" or "ipv6"'),
+        ("[forwarding]\nflows = 1000000", "forwarding.flows = 1000000: must be a power of two"),
+        ("[forwarding]\nflows = 512", "forwarding.flows = 512: expected `int` >= 1024"),
         ("[forwarding]\ntarget_port = 70000", "forwarding.target_port = 70000: expected `int` <= 65535"),
         ("[forwarding]\ntarget_port = true", "forwarding.target_port = true: expected `int | null`, got `bool`"),
         ("[[service]]\nname = 'a'\nport = 8080", "service[0].port = 8080: another service has this port"),
         ("[[service]]\nname = 'default'\nport = 1", 'service[0].name = "default": is the name of another service'),
         ("[[service]]\nname = 'a b'\nport = 1", 'service[0].name = "a b": expected `str` matching'),
         ("[[service]]\nport = 1", "service[0].name: missing"),
-        ("[[service]]\nname = 'a'\nport = 1\naddresses = ['x']", 'service[0].addresses[0] = "x": not an IPv4 address'),
+        ("[[service]]\nname = 'a'\nport = 1\naddresses = ['x']", 'service[0].addresses[0] = "x": not an IP address'),
+        ("[[service]]\nname = 'a'\nport = 1\naddresses = [7]", "service[0].addresses[0] = 7: not an IP address"),
+        ("[[service]]\nname = 'a'\nport = 1\naddresses = ['::ffff:1.2.3.4']", "no IPv4 address in disguise"),
+        ("[[service]]\nname = 'a'\nport = 1\naddresses = ['fe80::1%eth0']", "without a zone"),
+        ("[[service]]\nname = 'a'\nport = 1\naddresses = ['fe80::1']", "clients cannot connect to such an address"),
+        ("[[service]]\nname = 'a'\nport = 1\naddresses = ['0.0.0.0']", "clients cannot connect to such an address"),
+        ("[[service]]\nname = 'a'\nport = 1\naddresses = ['224.0.0.1']", "clients cannot connect to such an address"),
+        (
+            "[[service]]\nname = 'a'\nport = 1\naddresses = ['2001:db8::1', '2001:DB8:0::1']",
+            'service[0].addresses = ["2001:db8::1","2001:db8::1"]: lists one twice',
+        ),
+        (
+            "[[service]]\nname = 'a'\nport = 1\naddresses = ['10.0.0.1']\nprotocols = ['tcp', 'udp']\n"
+            "[[service]]\nname = 'b'\nport = 1\naddresses = ['10.0.0.2', '10.0.0.1']\nprotocols = ['udp']",
+            "service[1].port = 1: another service has this port and address (10.0.0.1 1 udp): a",
+        ),
+        (
+            "[[service]]\nname = 'a'\nport = 5555\naddresses = ['192.168.1.3']",
+            "service[0].port = 5555: load balancers themselves listen there (192.168.1.3 5555 tcp)",
+        ),
+        (
+            "".join(f"[[service]]\nname = 's{port}'\nport = {port}\n" for port in range(10_000, 10_255)),
+            "with it there are 256 addresses, ports and protocols: 255 are the most",
+        ),
         ("[tls]\nca = 'ca.crt'\ncert = 'lb.crt'", "tls.key: missing"),
         ("[tls]\nca = 'ca.crt'\ncert = ''\nkey = 'lb.key'", 'tls.cert = "": not a path; write e.g. "/etc/gale'),
         ("[tls]\nca = 1\ncert = 'lb.crt'\nkey = 'lb.key'", "tls.ca = 1: not a path"),
@@ -108,9 +206,23 @@ def test_a_wrong_file_is_refused_with_file_key_value_and_rule(tmp_path: Path, ch
 @pytest.mark.parametrize(
     ("before", "after", "words"),
     [
-        ("eth1", "eth0", "needs two interfaces"),
+        (
+            "eth1",
+            'eth0"\nclients_port = 9090 # "',
+            "public_interface.clients_port = 9090: load balancers themselves listen there (own",
+        ),
         ('net_interface_public = "eth1"', "", "public_interface.net_interface_public: missing"),
         ("192.168.1.3", "192.168.1.2", "lists an address twice"),
+        (
+            'net_interface_public = "eth1"\n',
+            'net_interface_public = "eth0"\n[forwarding]\nmode = "l2"\n',
+            "public_interface.virtual_addresses = []: own is a load balancer's private address",
+        ),
+        (
+            'net_interface_public = "eth1"\n',
+            'net_interface_public = "eth1"\nvirtual_addresses = ["192.168.1.4"]\n[forwarding]\nmode = "l3"\n',
+            "192.168.1.4 is a load balancer's private address, and in l3 nodes take it too",
+        ),
         ("192.168.1.3", "lb2.example.org", "load_balancer_quorum.addresses[1].ip = "),
         (
             'net_interface_private = "eth0"',
@@ -163,6 +275,21 @@ def test_a_node_needs_an_address_for_each_load_balancer(tmp_path: Path) -> None:
     for wrong in ("{ port = 1 }", '{ ip = "10.0.0.1", hostname = "lb" }'):
         with pytest.raises(ConfigError, match="needs either ip or hostname"):
             load_node(written(tmp_path, f"[load_balancer]\naddresses = [{wrong}]\n"))
+
+
+def test_a_nodes_ipv6_address(tmp_path: Path) -> None:
+    assert load_node(written(tmp_path, NODE)).address6 == ""
+    table = '[node]\naddress6 = "{}"\n'
+    assert load_node(written(tmp_path, NODE + table.format("2001:DB8:0::11"))).address6 == "2001:db8::11"
+    for wrong in ("", "10.0.0.1", "::1", "fe80::1", "ff02::1", "::ffff:10.0.0.1", "::"):
+        with pytest.raises(ConfigError, match=f'node.address6 = "{wrong}": '):
+            load_node(written(tmp_path, NODE + table.format(wrong)))
+
+
+def test_undoing_needs_no_configuration_and_all_else_does() -> None:
+    told = CliRunner().invoke(gale_node, [])
+    assert told.exit_code == 2
+    assert "--config is missing" in told.output
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from gale.core.outcome import Applied, Rejected
 from gale.core.plan import SetSlots, Write
 from gale.core.shared import HealthPolicy, Service, SharedConfig
 from gale.core.state import NodeInfo, Phase
-from gale.errors import ConsensusError
+from gale.errors import ConsensusError, DataplaneError
 from gale.memory import MemoryConsensus, MemoryDataplane, SetClock
 
 ME = "10.0.0.1:9090"
@@ -38,6 +38,10 @@ class Box:
 
     def phase(self, name: str = "web") -> Phase:
         return self.consensus.state.nodes[name].phase
+
+    def addresses(self) -> set[str]:
+        """Of the nodes in the maps."""
+        return {node.address for node in self.dataplane.view.nodes.values()}
 
     def level(self) -> bool:
         """The maps hold what was committed."""
@@ -70,7 +74,7 @@ async def test_a_silent_node_leaves_the_maps_and_the_others_stay() -> None:
     box = await Box().routing(WEB, DB)
     await box.steps(70, (DB,))
     assert box.phase() is Phase.BANNED
-    assert list(box.dataplane.view.nodes.values()) == [DB.address]
+    assert box.addresses() == {DB.address}
     await box.steps(220, (WEB, DB))
     assert box.phase() is Phase.ROUTING
 
@@ -96,7 +100,7 @@ async def test_without_a_quorum_nothing_is_proposed_and_what_dies_leaves_the_map
     box.consensus.quorum = False
     before, commands = box.dataplane.view, len(box.consensus.log)
     await box.steps(70, (DB,))
-    assert list(box.dataplane.view.nodes.values()) == [DB.address]
+    assert box.addresses() == {DB.address}
     assert (box.phase(), len(box.consensus.log)) == (Phase.ROUTING, commands)
     assert box.controller.local_status().degraded == ("web",)
     await box.steps(70, (WEB, DB))
@@ -129,7 +133,7 @@ async def test_without_a_quorum_bans_and_drains_are_frozen() -> None:
     box.consensus.quorum = False
     await box.steps(500, (WEB, DB))  # longer than the ban
     assert box.phase() is Phase.BANNED
-    assert list(box.dataplane.view.nodes.values()) == [DB.address]
+    assert box.addresses() == {DB.address}
     for order in (box.controller.drain("db", True), box.controller.barrier()):
         with pytest.raises(ConsensusError):
             await order
@@ -219,3 +223,139 @@ async def test_a_strangers_goodbye_removes_nobody() -> None:
     said = [o for p in box.consensus.log if isinstance(p.command, Report) for o in p.command.observations]
     assert not [observation for observation in said if isinstance(observation, Goodbye)]
     assert box.consensus.state.nodes["web"].phase is Phase.ROUTING
+
+
+async def test_a_removed_nodes_flows_are_ended_after_the_maps_know_and_a_draining_ones_are_not() -> None:
+    box = await Box().routing(WEB, DB)
+    number = box.consensus.state.nodes["web"].number
+    await box.controller.drain("web", True)
+    await box.steps(4, (WEB, DB))
+    assert (box.phase(), box.dataplane.farewells) == (Phase.DRAINING, [])
+    assert number in box.dataplane.view.nodes
+    loop = asyncio.create_task(box.controller.run())
+    await box.controller.goodbye(WEB)
+    loop.cancel()
+    await box.steps(2, (DB,))
+    assert (box.phase(), box.dataplane.farewells) == (Phase.LEFT, [number])
+    assert number not in box.dataplane.view.nodes
+    await box.steps(20, (DB,))
+    assert box.dataplane.farewells == [number]
+
+
+async def test_a_number_that_goes_to_another_address_at_once_is_given_a_farewell_too() -> None:
+    box = await Box().routing(WEB)
+    moved = replace(WEB, address="10.1.0.9")
+    await box.consensus.propose(Report(0, ME, (Goodbye("web"), Passed(moved, 3))))
+    await box.steps(1, (moved,))
+    assert box.addresses() == {"10.1.0.9"}
+    assert box.dataplane.farewells == [1]
+    await box.consensus.propose(Report(0, ME, (Passed(replace(moved, address6="fd00::9"), 3),)))
+    await box.steps(1, (moved,))
+    assert box.dataplane.view.nodes == {1: ("10.1.0.9", "fd00::9")}
+    assert box.dataplane.farewells == [1]
+
+
+async def test_a_farewell_that_fails_is_said_again() -> None:
+    box = await Box().routing(WEB, DB)
+    failures = [DataplaneError("no socket"), DataplaneError("no socket")]
+    farewells = list[int]()
+
+    def farewell(number: int) -> None:
+        if failures:
+            raise failures.pop()
+        farewells.append(number)
+
+    box.dataplane.farewell = farewell  # type: ignore[method-assign]
+    await box.steps(70, (DB,))
+    assert (box.phase(), farewells, failures) == (Phase.BANNED, [1], [])
+
+
+async def test_what_the_kernel_holds_is_verified_at_the_start_and_every_minute_with_a_warning_for_each_difference(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    box = Box()
+    box.dataplane.differences = ("node 1: gone", "slots of default: 3 differ")
+    await box.steps(2, (WEB,))
+    assert not box.dataplane.differences
+    box.dataplane.differences = ("node 1: gone",)
+    await box.steps(60_000 // 50 - 4, (WEB,))
+    assert box.dataplane.differences
+    await box.steps(5, (WEB,))
+    assert not box.dataplane.differences
+    told = [line for line in capsys.readouterr().out.splitlines() if "mended" in line]
+    assert [line.partition("difference=")[2].strip("'") for line in told] == [
+        "node 1: gone",
+        "slots of default: 3 differ",
+        "node 1: gone",
+    ]
+
+
+async def test_a_verification_that_fails_is_said_once_and_keeps_nothing_else_waiting(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    box = Box()
+    failing = [True]
+
+    def verify() -> tuple[str, ...]:
+        if failing:
+            raise DataplaneError("map nodes: not there")
+        return ()
+
+    box.dataplane.verify = verify  # type: ignore[method-assign]
+    await box.routing(WEB)
+    assert box.level()
+    await box.steps(1_300, (WEB,))
+    failing.clear()
+    await box.steps(1_300, (WEB,))
+    told = [line for line in capsys.readouterr().out.splitlines() if "verification:" in line]
+    assert len(told) == 2
+    assert "map nodes: not there" in told[0]
+    assert "well again" in told[1]
+
+
+async def test_why_a_node_does_not_serve_is_kept_while_it_does_not() -> None:
+    box = await Box().routing(WEB, DB)
+    box.controller.check(WEB, serving=False, reason="port 80: refused")
+    box.controller.check(NodeInfo("stranger", "10.1.0.9"), serving=False, reason="never seen")
+    box.controller.check(replace(DB, address="10.1.0.9"), serving=False, reason="an impostor's")
+    assert box.controller.local_status().not_serving == {"web": "port 80: refused"}
+    await box.steps(2, (DB,))
+    assert box.phase() is Phase.BANNED
+    box.controller.check(WEB, serving=True)
+    assert box.controller.local_status().not_serving == {}
+
+
+async def test_without_a_quorum_the_cause_of_an_absence_holds_the_nodes_own_words(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    box = await Box().routing(WEB, DB)
+    box.consensus.quorum = False
+    await box.steps(25, (WEB, DB))
+    box.controller.check(WEB, serving=False, reason="port 80: refused")
+    await box.steps(2, (DB,))
+    assert box.controller.local_status().degraded == ("web",)
+    assert "cause='says that it is not serving: port 80: refused'" in capsys.readouterr().out
+
+
+async def test_while_an_earlier_start_forwards_the_programs_wait_for_nodes_to_prepare() -> None:
+    box = await Box().routing(WEB)
+    again = Box()
+    again.consensus = box.consensus
+    again.dataplane.awaited = {WEB.address}
+    again.controller = Controller(box.controller._me, again.consensus, again.dataplane, again.clock)
+    await again.steps(10)
+    assert again.level()
+    assert not again.dataplane.attachments
+    await again.steps(2, (WEB,))
+    assert again.dataplane.attachments
+
+
+async def test_they_do_not_wait_for_ever() -> None:
+    box = await Box().routing(WEB)
+    box.dataplane.awaited = {DB.address}
+    box.controller = Controller(box.controller._me, box.consensus, box.dataplane, box.clock)
+    box.dataplane.attachments = {}
+    await box.steps(SHARED.health.checks_timeout_ms // 50, (WEB,))
+    assert not box.dataplane.attachments
+    await box.steps(2, (WEB,))
+    assert box.dataplane.attachments

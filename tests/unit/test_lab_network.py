@@ -6,16 +6,20 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from gale.errors import LabError
-from gale.lab import netns, network, processes
+from gale.lab import netns, network, pins, processes
 from gale.lab.cluster import Lab
 from gale.lab.options import LabOptions
 from gale.lab.store import Notes
-from gale.lab.topology import OPERATOR_ADDRESS, Topology, is_lab_namespace
+from gale.lab.topology import OPERATOR_ADDRESS, Layout, Topology, is_lab_namespace
+from gale.prepare.memory import Memory
+from gale.prepare.plan import Address
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root")
 
@@ -53,7 +57,8 @@ def lab() -> Iterator[Lab]:
 
 def reaches(source: str, target: str, address: str | None) -> bool:
     """Whether a connection from one namespace arrives in another."""
-    with netns.inside(target, lambda: socket.create_server((str(address), 99))) as server:
+    family = socket.AF_INET6 if ":" in str(address) else socket.AF_INET
+    with netns.inside(target, lambda: socket.create_server((str(address), 99), family=family)) as server:
         try:
             client = netns.inside(source, lambda: socket.create_connection((str(address), 99), timeout=1))
         except OSError:
@@ -77,6 +82,89 @@ def test_kernel_routing_leads_from_the_client_to_the_nodes(topology: Topology) -
     network.enable_kernel_routing(topology, topology.lbs[0])
     node = topology.node_instances[0]
     assert reaches(topology.client.namespace, node.namespace, node.private)
+
+
+def arrives(source: str, target: str, address: str | None) -> bool:
+    """Whether a datagram from one namespace arrives in another: the way back is another matter."""
+    family = socket.AF_INET6 if ":" in str(address) else socket.AF_INET
+    with (
+        netns.inside(target, lambda: socket.socket(family, socket.SOCK_DGRAM)) as ear,
+        netns.inside(source, lambda: socket.socket(family, socket.SOCK_DGRAM)) as mouth,
+    ):
+        ear.bind((str(address), 99))
+        ear.settimeout(1)
+        mouth.sendto(b"hello", (str(address), 99))
+        try:
+            return ear.recv(99) == b"hello"
+        except TimeoutError:
+            return False
+
+
+@contextmanager
+def built(layout: Layout) -> Iterator[Topology]:
+    made = Topology(PREFIX, 1, 1, layout)
+    try:
+        network.build(made)
+        yield made
+    finally:
+        network.remove(ours())
+
+
+@pytest.mark.parametrize("version", [4, 6])
+@pytest.mark.parametrize(
+    ("layout", "ways"),
+    [
+        (Layout(ipv6=True, direct=True, far_mtu=1300), "client>lb lb>node node>client far>lb node>far client>far"),
+        (Layout(ipv6=True, far_mtu=1300, virtual=True), "client>lb lb>node far>lb"),
+        (Layout(ipv6=True, direct=True, one_arm=True, far_mtu=1300), "client>lb lb>node node>client far>lb node>far"),
+        (Layout(ipv6=True, direct=True, subnets=True, far_mtu=1300), "client>lb lb>node node>client far>lb node>far"),
+        (Layout(ipv6=True, subnets=True, one_arm=True), "client>lb lb>node node>client"),
+    ],
+)
+def test_every_layout_connects_who_must_speak(layout: Layout, ways: str, version: int) -> None:
+    with built(layout) as topology:
+        names = {"lb": topology.lbs[0], "node": topology.node_instances[0], "client": topology.client}
+        names |= {instance.name: instance for instance in topology.others}
+        for way in ways.split():
+            source, target = (names[name] for name in way.split(">"))
+            address = target.links[0].address(version)
+            if way == "lb>node":
+                address = str(target.address("private", version))
+            assert arrives(source.namespace, target.namespace, address), way
+
+
+def test_a_virtual_address_is_reached_through_its_load_balancer_and_through_another_when_it_moves() -> None:
+    layout = Layout(virtual=True, ipv6=True)
+    made = Topology(PREFIX, 2, 1, layout)
+    one, other = made.lbs
+    try:
+        network.build(made)
+        for version, served in one.serves:
+            for lb in (one, other, one):
+                netns.inside(made.client.namespace, partial(network.set_routes, [made.way_to(one, lb, version)]))
+                assert reaches(made.client.namespace, lb.namespace, served)
+    finally:
+        network.remove(ours())
+
+
+def test_what_load_balancers_of_a_lab_pinned_is_removed_with_it_and_nothing_else(
+    topology: Topology, tmp_path: Path
+) -> None:
+    number = netns.path(topology.lbs[0].namespace).stat().st_ino
+    for name in (f"public-{number}", f"a-b-{number}", f"public-{number + 1}", "public", f"{number}"):
+        (tmp_path / name).mkdir()
+    found = pins.folders(topology.namespaces, tmp_path)
+    assert {folder.name for folder in found} == {f"public-{number}", f"a-b-{number}"}
+
+
+def test_what_a_node_of_a_lab_remembers_is_where_gale_node_writes_it(topology: Topology) -> None:
+    namespace = topology.node_instances[0].namespace
+    memory = netns.inside(namespace, Memory)
+    assert memory.read() == ()
+    netns.inside(namespace, partial(memory.write, (Address("10.77.1.10"),)))
+    assert pins.memory_of(namespace).exists()
+    pins.remove([namespace, "gale-is-not-there"])
+    assert not pins.memory_of(namespace).exists()
 
 
 def test_the_namespace_of_the_machine_stays_as_it_was() -> None:

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 
 import pytest
 
+from gale.lab.flows import Round
 from gale.lab.tally import Sample
 from gale.lab.traffic import parse
 
@@ -33,6 +34,7 @@ def running_server() -> Iterator[tuple[int, "subprocess.Popen[bytes]"]]:
         "127.0.0.1",
         "--port",
         str(port),
+        "--udp",
     ]
     process = subprocess.Popen(command)
     try:
@@ -105,6 +107,52 @@ def test_a_request_in_pieces(port: int) -> None:
 )
 def test_what_is_no_request_is_refused_and_closed(port: int, sent: bytes, status: bytes) -> None:
     assert exchange(port, sent).startswith(b"HTTP/1.1 " + status)
+
+
+def test_a_path_is_said_back_and_bytes_are_as_many_as_asked_for(port: int) -> None:
+    assert exchange(port, b"GET /word HTTP/1.0\r\n\r\n").endswith(b"\r\n\r\nnode-7 word\n")
+    assert exchange(port, b"GET /bytes/100000 HTTP/1.0\r\n\r\n").endswith(b"\r\n\r\n" + bytes(100_000))
+
+
+def test_an_upload_is_counted_however_it_is_cut_and_what_follows_is_the_next_request(port: int) -> None:
+    put = b"PUT /up HTTP/1.1\r\nContent-Length: 6\r\n\r\n"
+    last = b"GET / HTTP/1.0\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", port), TIMEOUT_S) as client:
+        for part in (put + b"abc", b"def" + put + b"ghijkl" + put, b"mnopqr" + last):
+            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            client.sendall(part)
+        received = b""
+        while part := client.recv(65536):
+            received += part
+    assert received.count(b"node-7 6\n") == 3
+    assert received.endswith(b"\r\n\r\nnode-7\n")
+
+
+def test_a_datagram_is_answered_from_where_it_was_sent_to(port: int) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        client.settimeout(TIMEOUT_S)
+        client.connect(("127.0.0.1", port))
+        client.send(b"some words")
+        assert client.recv(99) == b"node-7 some words"
+
+
+@pytest.mark.parametrize("protocol", ["tcp", "udp"])
+def test_flows_are_asked_again_and_what_breaks_is_told_once(protocol: str) -> None:
+    with running_server() as (port, server):
+        words = ["--at", f"127.0.0.1:{port}", "--flows", "5", "--interval", "0.1", "--protocol", protocol]
+        command = [sys.executable, "-m", "gale.lab.flows", *words]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            assert process.stdin is not None
+            before = [Round.from_json(json.loads(process.stdout.readline())) for _ in range(2)]
+            server.kill()
+            after = [Round.from_json(json.loads(process.stdout.readline())) for _ in range(3)]
+            process.stdin.close()
+            assert process.wait(TIMEOUT_S) == 0
+    assert [(r.opened, r.alive, r.crossed, r.moved, r.nodes) for r in before] == [(5, 5, 0, 0, {"node-7": 5})] * 2
+    assert after[-1].alive == 0
+    broken = [broken for round_ in [*before, *after] for broken in round_.broken]
+    assert [broken.node for broken in broken] == ["node-7"] * 5
 
 
 def test_sigterm_lets_a_request_that_has_begun_be_answered() -> None:

@@ -57,15 +57,8 @@ def test_only_failures_outside_of_every_window_are_unannounced() -> None:
     assert surprises([], windows) == []
 
 
-def test_a_window_may_allow_one_endpoint_or_a_number_only() -> None:
-    assert surprises([10, 11], [Window(10, 12, endpoint="elsewhere")]) == [10, 11]
-    assert surprises([10, 11], [Window(10, 12, endpoint="here")]) == []
-    assert surprises([10, 10.5, 11], [Window(10, 12, at_most=2)]) == [11]
-    assert surprises([10, 10.5, 11], [Window(10, 12, at_most=2), Window(11, 11)]) == []
-
-
 def surprises(failures_at_s: list[float], windows: list[Window]) -> list[float]:
-    """When the requests began that failed unannounced, of requests that failed through the endpoint "here"."""
+    """When the requests began that failed unannounced, of requests that failed."""
     failed = Tally(listed=[Failure(at_s, "refused") for at_s in failures_at_s])
     return [failure.started_s for failure in unannounced([Sample(31, 1, {"here": failed})], windows)]
 

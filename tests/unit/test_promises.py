@@ -12,7 +12,7 @@ from gale.core.commands import Announce, Command, Report
 from gale.core.health import Judgement, judge
 from gale.core.outcome import Applied
 from gale.core.plan import after, plan
-from gale.core.state import MAX_TRANSITIONS, ClusterState, Phase
+from gale.core.state import MAX_TRANSITIONS, ClusterState, NodeInfo, Phase
 from gale.core.view import View
 from gale.rpc.codec import decode, encode
 from gale.rpc.snapshot_codec import SnapshotReader, encode_snapshot
@@ -47,6 +47,10 @@ def run(log: Sequence[Command]) -> list[ClusterState]:
     return states
 
 
+def takes_part(info: NodeInfo, service: str) -> bool:
+    return (not info.services or service in info.services) and (service != "web6" or info.address6 != "")
+
+
 @slow
 @given(logs)
 def test_no_slot_names_a_node_that_is_not_routing(log: list[Command]) -> None:
@@ -65,7 +69,7 @@ def test_every_routing_node_of_a_service_has_its_share(log: list[Command]) -> No
             weights = {
                 node.number: node.info.weight
                 for node in state.nodes.values()
-                if node.phase is Phase.ROUTING and (not node.info.services or name in node.info.services)
+                if node.phase is Phase.ROUTING and takes_part(node.info, name)
             }
             total, slots = sum(weights.values()), held.total()
             assert all(abs(held[number] * total - slots * weight) < total for number, weight in weights.items())
@@ -100,8 +104,9 @@ def test_numbers_and_forwarding_addresses_are_unique(log: list[Command]) -> None
     for state in run(log):
         numbers = [node.number for node in state.nodes.values()]
         assert len(numbers) == len(set(numbers))
-        addresses = list(state.view().nodes.values())
-        assert len(addresses) == len(set(addresses))
+        views = list(state.view().nodes.values())
+        given = [address for addresses in views for address in addresses if address]
+        assert len(given) == len(set(given))
 
 
 @slow
@@ -110,7 +115,8 @@ def test_the_index_of_addresses_is_that_of_the_nodes_and_none_has_two_in_use(log
     for state in run(log):
         index: dict[str, tuple[str, ...]] = {}
         for name, node in sorted(state.nodes.items()):
-            index[node.info.address] = (*index.get(node.info.address, ()), name)
+            for address in node.info.addresses:
+                index[address] = (*index.get(address, ()), name)
         assert state.addresses == index
         for names in index.values():
             assert sum(any(state.nodes[name].checks.values()) for name in names) <= 1

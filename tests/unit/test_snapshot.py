@@ -1,20 +1,43 @@
 """A snapshot as a stream: cut anywhere it is not whole, changed anywhere it is damaged, and nothing waits for it."""
 
+import base64
 from collections.abc import Iterable
 from dataclasses import replace
 
 import pytest
 
+from gale.core.apply import apply
 from gale.core.commands import Announce, Passed, Report
+from gale.core.outcome import Applied
 from gale.core.shared import HealthPolicy, Service, SharedConfig
 from gale.core.slots import SlotTable
 from gale.core.state import ClusterState, Node, NodeInfo
+from gale.rpc.codec import decode
 from gale.rpc.snapshot_codec import MAGIC, PIECE_BYTES, RECORD_MAX, VERSION, SnapshotReader, encode_snapshot
 from tests.unit.strategies import put
 
 A = "10.0.0.1:9090"
 SHARED = SharedConfig(HealthPolicy(1), (Service("default", 8080, 80),))
 BEFORE_LAST, LAST = (b"\x01", 7, 2), (b"\x00command", 8, 3)
+
+
+# What gale 0.1 before IPv6, tunnels and modes wrote of small(), and its log up to there.
+OLD = """
+Z2FsZXNucAJvAAAAgtso0gptCgcKAQEQBxgCEg4KCABjb21tYW5kEAgYAxgJIAIqKAokCAEQiCcYASDg1AMqFwoHZGVmYXVsdBCQPxhQKgN0Y3AyAmw0
+EAEyDTEwLjAuMC4xOjkwOTA6EwoNMTAuMC4wLjI6OTA5MBACGAFAKV4AAADGngXoElwKDTEwLjAuMC4xOjkwOTASDTEwLjAuMC4xOjU1NTUaBTAuMS4w
+IiQIARCIJxgBIODUAyoXCgdkZWZhdWx0EJA/GFAqA3RjcDICbDQoATINMTAuMC4wLjE6OTA5MDkAAAB5bXKAGjcKNQoTCgN3ZWISCDEwLjEuMC4xGAEo
+ARABGgdyb3V0aW5nIAkqEQoNMTAuMC4wLjE6OTA5MBABHwAAAKfdUREiHQoHZGVmYXVsdBIIAQABAAEAAQAaCAAAAAAAAAAAVQEAAMUpycgq0gIKSAgB
+GhdyZWZlcmVuY2UgY29uZmlndXJhdGlvbiIEbm9uZSoQZTRkMWU4NjQxODMzNjI4YTITMTAuMC4wLjE6OTA5MCBsZWFkcwpBCAIaG2xvYWQgYmFsYW5j
+ZXIgMTAuMC4wLjE6OTA5MCIHdW5rbm93bioFYWxpdmUyEGFubm91bmNlZCBpdHNlbGYKQQgDGgdtZW1iZXJzIgRub25lKg0xMC4wLjAuMTo5MDkwMh9h
+bGwgb2YgdGhlbSBhbm5vdW5jZWQgdGhpcyBsaXN0CjwIBBAJGghub2RlIHdlYiIHdW5rbm93bioHam9pbmluZzIaZmlyc3QgY2hlY2ssIGZyb20gMTAu
+MS4wLjEKQggFEAkaCG5vZGUgd2ViIgdqb2luaW5nKgdyb3V0aW5nMiAxIGNoZWNrcyBwYXNzZWQgYXQgMTAuMC4wLjE6OTA5MAIAAADf8HcIMgA=
+"""
+OLD_LOG = (
+    "0a0d31302e302e302e313a393039301001180122601a5e0a0d31302e302e302e313a39303930120d31302e302e302e313a353535351a05302e312e"
+    "3022240801108827180120e0d4032a170a0764656661756c7410903f18502a0374637032026c34280130013a0d31302e302e302e313a39303930",
+    "0a0d31302e302e302e313a3930393010011802222e0809122a0a0d31302e302e302e313a3930393012190a170a130a03776562120831302e312e30"
+    "2e31180128011001",
+)
 
 
 def small() -> ClusterState:
@@ -48,6 +71,37 @@ def test_it_may_be_cut_into_any_pieces() -> None:
     state, whole = small(), stream(small())
     for size in (1, 3, 7, 100, len(whole)):
         assert read(whole[start : start + size] for start in range(0, len(whole), size)) == state
+
+
+def test_a_snapshot_and_a_log_of_an_older_gale_are_read() -> None:
+    old = read([base64.b64decode(OLD)])
+    assert old == small()
+    assert old.shared.services == (Service("default", 8080, 80, (), ("tcp",), "l4", "ipv4"),)
+    assert old.nodes["web"].info.address6 == ""
+    state = ClusterState()
+    for entry in OLD_LOG:
+        state, outcome = apply(state, decode(bytes.fromhex(entry)))
+        assert isinstance(outcome, Applied)
+        assert not outcome.refusals
+    assert (state.nodes, state.reference, state.transitions) == (old.nodes, old.reference, old.transitions)
+
+
+def test_everything_of_services_and_nodes_is_in_it() -> None:
+    services = (
+        Service("web", 443, 8443, ("10.0.0.1", "2001:db8::1"), ("tcp", "udp")),
+        Service("far", 53, 53, ("2001:db8::2",), ("udp",), "l3", "ipv6"),
+        Service("near", 80, 80, ("10.0.0.9",), ("tcp",), "l2"),
+    )
+    state, _ = put(ClusterState(), Announce(0, A, "", "0.1.0", SharedConfig(HealthPolicy(1), services), True, True))
+    for position, info in enumerate(
+        (NodeInfo("six", "10.1.0.1", 1, ("far",), 1, "fd00::1"), NodeInfo("4", "10.1.0.2"))
+    ):
+        state, _ = put(state, Report(position, A, (Passed(info, 1),)))
+    again = read([stream(state)])
+    assert again == state
+    assert again.shared.services == services
+    assert again.addresses == {"10.1.0.1": ("six",), "fd00::1": ("six",), "10.1.0.2": ("4",)}
+    assert again.shared.hash == state.shared.hash
 
 
 def test_whatever_is_missing_at_its_end_is_missed() -> None:

@@ -7,9 +7,9 @@ from google.protobuf.json_format import MessageToDict
 from gale.cli.tables import summary
 from gale.core.commands import Announce
 from gale.core.shared import HealthPolicy, Service, SharedConfig
-from gale.core.state import ClusterState
+from gale.core.state import ClusterState, Node, NodeInfo, Reference
 from gale.ports import ConsensusStatus, LocalStatus
-from gale.rpc.status import cluster_status, local_status
+from gale.rpc.status import REASON_MAX, REASONS_MAX, cluster_status, local_status
 from gale.rpc.v1 import api_pb2 as pb
 from tests.unit.strategies import put
 
@@ -80,3 +80,28 @@ def test_without_a_quorum_the_summary_names_what_was_taken_away() -> None:
     assert told("db", "web").endswith("nodes taken away here: db, web")
     assert told().endswith("nodes taken away here: none")
     assert "NO QUORUM: " in told()
+
+
+def test_whoever_is_asked_gives_the_same_reason_of_a_node() -> None:
+    web = NodeInfo("web", "10.1.0.1")
+    state = ClusterState(nodes={"web": Node(web, 1)}, reference=Reference(SHARED, False))
+    answers = {}
+    for address, why in ((A, "no answer"), (B, "port 80: refused"), (C, "")):
+        consensus = ConsensusStatus(A, 3, True, 41, frozenset({address}))
+        said_of = {"web": why, "gone": "x"} if why else {}
+        answers[address] = local_status(
+            LocalStatus(address, "0.1.0", SHARED.hash, 7, consensus, {}, {}, not_serving=said_of)
+        )
+    told = set()
+    for asked in answers:
+        others = {address: answer for address, answer in answers.items() if address != asked}
+        (node,) = cluster_status(state, answers[asked], others).nodes
+        told.add(node.reason)
+    assert told == {"does not serve: port 80: refused"}
+
+
+def test_what_nodes_say_of_themselves_is_bounded() -> None:
+    consensus = ConsensusStatus(A, 3, True, 41, frozenset({A}))
+    why = {f"n{number}": "x" * 10_000 for number in range(2_000)}
+    told = local_status(LocalStatus(A, "0.1.0", "", 7, consensus, {}, {}, not_serving=why)).not_serving
+    assert (len(told), {len(words) for words in told.values()}) == (REASONS_MAX, {REASON_MAX})

@@ -24,13 +24,15 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x11gale/v1/api.proto\x12\x07gale.v1\")\n\x17GetClusterStatusRequest\x12\x0e\n\x06strong\x18\x01 \x01(\x08\"+\n\x0fSetDrainRequest\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\n\n\x02on\x18\x02 \x01(\x08\"2\n\x10SetDrainResponse\x12\r\n\x05phase\x18\x01 \x01(\t\x12\x0f\n\x07\x64rained\x18\x02 \x01(\x08\"\x17\n\x15GetLocalStatusRequest\"\xe3\x01\n\rClusterStatus\x12\x13\n\x06leader\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x0c\n\x04term\x18\x02 \x01(\r\x12\x0e\n\x06quorum\x18\x03 \x01(\x08\x12\x12\n\ngeneration\x18\x04 \x01(\r\x12\x33\n\x0eload_balancers\x18\x05 \x03(\x0b\x32\x1b.gale.v1.LoadBalancerStatus\x12\"\n\x05nodes\x18\x06 \x03(\x0b\x32\x13.gale.v1.NodeStatus\x12\x15\n\rapplied_index\x18\x07 \x01(\r\x12\x10\n\x08\x64\x65graded\x18\x08 \x03(\tB\t\n\x07_leader\"\xb7\x01\n\x12LoadBalancerStatus\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12\x0c\n\x04role\x18\x02 \x01(\t\x12\x15\n\rapplied_index\x18\x03 \x01(\r\x12\x12\n\ngeneration\x18\x04 \x01(\r\x12\x13\n\x0b\x63onfig_hash\x18\x05 \x01(\t\x12\x0f\n\x07version\x18\x06 \x01(\t\x12\x0e\n\x06reason\x18\x07 \x01(\t\x12\x10\n\x08\x64\x65graded\x18\x08 \x03(\t\x12\x0f\n\x07refused\x18\t \x01(\r\"\xf4\x01\n\nNodeStatus\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\r\n\x05phase\x18\x03 \x01(\t\x12/\n\x06\x63hecks\x18\x04 \x03(\x0b\x32\x1f.gale.v1.NodeStatus.ChecksEntry\x12\r\n\x05\x66\x61ils\x18\x05 \x01(\r\x12\x19\n\x0c\x62\x61nned_until\x18\x06 \x01(\tH\x00\x88\x01\x01\x12\x0e\n\x06weight\x18\x07 \x01(\r\x12\x0f\n\x07\x64rained\x18\x08 \x01(\x08\x1a-\n\x0b\x43hecksEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\r:\x02\x38\x01\x42\x0f\n\r_banned_until\"\x80\x05\n\x0bLocalStatus\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12\x13\n\x06leader\x18\x02 \x01(\tH\x00\x88\x01\x01\x12\x0c\n\x04term\x18\x03 \x01(\r\x12\x0e\n\x06quorum\x18\x04 \x01(\x08\x12\x15\n\rapplied_index\x18\x05 \x01(\r\x12\x12\n\ngeneration\x18\x06 \x01(\r\x12\x13\n\x0b\x63onfig_hash\x18\x07 \x01(\t\x12\x0f\n\x07version\x18\x08 \x01(\t\x12\x34\n\x08verdicts\x18\t \x03(\x0b\x32\".gale.v1.LocalStatus.VerdictsEntry\x12:\n\x0b\x61ttachments\x18\n \x03(\x0b\x32%.gale.v1.LocalStatus.AttachmentsEntry\x12\x0f\n\x07learner\x18\x0b \x01(\x08\x12\x32\n\x07ignored\x18\x0c \x03(\x0b\x32!.gale.v1.LocalStatus.IgnoredEntry\x12\x32\n\x07\x64iffers\x18\r \x03(\x0b\x32!.gale.v1.LocalStatus.DiffersEntry\x12\x0f\n\x07refused\x18\x0e \x01(\r\x12\x10\n\x08\x64\x65graded\x18\x0f \x03(\t\x1a/\n\rVerdictsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\x1a\x32\n\x10\x41ttachmentsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a.\n\x0cIgnoredEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a.\n\x0c\x44iffersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\t\n\x07_leader2\xea\x01\n\x11ManagementService\x12L\n\x10GetClusterStatus\x12 .gale.v1.GetClusterStatusRequest\x1a\x16.gale.v1.ClusterStatus\x12\x46\n\x0eGetLocalStatus\x12\x1e.gale.v1.GetLocalStatusRequest\x1a\x14.gale.v1.LocalStatus\x12?\n\x08SetDrain\x12\x18.gale.v1.SetDrainRequest\x1a\x19.gale.v1.SetDrainResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x11gale/v1/api.proto\x12\x07gale.v1\")\n\x17GetClusterStatusRequest\x12\x0e\n\x06strong\x18\x01 \x01(\x08\"+\n\x0fSetDrainRequest\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\n\n\x02on\x18\x02 \x01(\x08\"2\n\x10SetDrainResponse\x12\r\n\x05phase\x18\x01 \x01(\t\x12\x0f\n\x07\x64rained\x18\x02 \x01(\x08\"\x17\n\x15GetLocalStatusRequest\"\xe3\x01\n\rClusterStatus\x12\x13\n\x06leader\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x0c\n\x04term\x18\x02 \x01(\r\x12\x0e\n\x06quorum\x18\x03 \x01(\x08\x12\x12\n\ngeneration\x18\x04 \x01(\r\x12\x33\n\x0eload_balancers\x18\x05 \x03(\x0b\x32\x1b.gale.v1.LoadBalancerStatus\x12\"\n\x05nodes\x18\x06 \x03(\x0b\x32\x13.gale.v1.NodeStatus\x12\x15\n\rapplied_index\x18\x07 \x01(\r\x12\x10\n\x08\x64\x65graded\x18\x08 \x03(\tB\t\n\x07_leader\"\xae\x02\n\x12LoadBalancerStatus\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12\x0c\n\x04role\x18\x02 \x01(\t\x12\x15\n\rapplied_index\x18\x03 \x01(\r\x12\x12\n\ngeneration\x18\x04 \x01(\r\x12\x13\n\x0b\x63onfig_hash\x18\x05 \x01(\t\x12\x0f\n\x07version\x18\x06 \x01(\t\x12\x0e\n\x06reason\x18\x07 \x01(\t\x12\x10\n\x08\x64\x65graded\x18\x08 \x03(\t\x12\x0f\n\x07refused\x18\t \x01(\r\x12\x41\n\x0b\x61ttachments\x18\n \x03(\x0b\x32,.gale.v1.LoadBalancerStatus.AttachmentsEntry\x1a\x32\n\x10\x41ttachmentsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x84\x02\n\nNodeStatus\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\r\n\x05phase\x18\x03 \x01(\t\x12/\n\x06\x63hecks\x18\x04 \x03(\x0b\x32\x1f.gale.v1.NodeStatus.ChecksEntry\x12\r\n\x05\x66\x61ils\x18\x05 \x01(\r\x12\x19\n\x0c\x62\x61nned_until\x18\x06 \x01(\tH\x00\x88\x01\x01\x12\x0e\n\x06weight\x18\x07 \x01(\r\x12\x0f\n\x07\x64rained\x18\x08 \x01(\x08\x12\x0e\n\x06reason\x18\t \x01(\t\x1a-\n\x0b\x43hecksEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\r:\x02\x38\x01\x42\x0f\n\r_banned_until\"\xee\x05\n\x0bLocalStatus\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12\x13\n\x06leader\x18\x02 \x01(\tH\x00\x88\x01\x01\x12\x0c\n\x04term\x18\x03 \x01(\r\x12\x0e\n\x06quorum\x18\x04 \x01(\x08\x12\x15\n\rapplied_index\x18\x05 \x01(\r\x12\x12\n\ngeneration\x18\x06 \x01(\r\x12\x13\n\x0b\x63onfig_hash\x18\x07 \x01(\t\x12\x0f\n\x07version\x18\x08 \x01(\t\x12\x34\n\x08verdicts\x18\t \x03(\x0b\x32\".gale.v1.LocalStatus.VerdictsEntry\x12:\n\x0b\x61ttachments\x18\n \x03(\x0b\x32%.gale.v1.LocalStatus.AttachmentsEntry\x12\x0f\n\x07learner\x18\x0b \x01(\x08\x12\x32\n\x07ignored\x18\x0c \x03(\x0b\x32!.gale.v1.LocalStatus.IgnoredEntry\x12\x32\n\x07\x64iffers\x18\r \x03(\x0b\x32!.gale.v1.LocalStatus.DiffersEntry\x12\x0f\n\x07refused\x18\x0e \x01(\r\x12\x10\n\x08\x64\x65graded\x18\x0f \x03(\t\x12\x39\n\x0bnot_serving\x18\x10 \x03(\x0b\x32$.gale.v1.LocalStatus.NotServingEntry\x1a/\n\rVerdictsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\x1a\x32\n\x10\x41ttachmentsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a.\n\x0cIgnoredEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a.\n\x0c\x44iffersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a\x31\n\x0fNotServingEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\t\n\x07_leader\"\"\n\x12GetCountersRequest\x12\x0c\n\x04here\x18\x01 \x01(\x08\"@\n\x13GetCountersResponse\x12)\n\x0eload_balancers\x18\x01 \x03(\x0b\x32\x11.gale.v1.Counters\"\x82\x03\n\x08\x43ounters\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12\r\n\x05\x65rror\x18\x02 \x01(\t\x12\x0f\n\x07time_ms\x18\x03 \x01(\x04\x12\x31\n\x08verdicts\x18\x04 \x03(\x0b\x32\x1f.gale.v1.Counters.VerdictsEntry\x12\x31\n\x08services\x18\x05 \x03(\x0b\x32\x1f.gale.v1.Counters.ServicesEntry\x12+\n\x05nodes\x18\x06 \x03(\x0b\x32\x1c.gale.v1.Counters.NodesEntry\x1a/\n\rVerdictsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\x1a\x41\n\rServicesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x1f\n\x05value\x18\x02 \x01(\x0b\x32\x10.gale.v1.Traffic:\x02\x38\x01\x1a>\n\nNodesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x1f\n\x05value\x18\x02 \x01(\x0b\x32\x10.gale.v1.Traffic:\x02\x38\x01\"f\n\x07Traffic\x12\x12\n\nin_packets\x18\x01 \x01(\x04\x12\x10\n\x08in_bytes\x18\x02 \x01(\x04\x12\x13\n\x0bout_packets\x18\x03 \x01(\x04\x12\x11\n\tout_bytes\x18\x04 \x01(\x04\x12\r\n\x05\x66lows\x18\x05 \x01(\x04\"\x84\x01\n\x0e\x45xplainRequest\x12\x0e\n\x06source\x18\x01 \x01(\t\x12\x13\n\x0bsource_port\x18\x02 \x01(\r\x12\x13\n\x0b\x64\x65stination\x18\x03 \x01(\t\x12\x18\n\x10\x64\x65stination_port\x18\x04 \x01(\r\x12\x10\n\x08protocol\x18\x05 \x01(\t\x12\x0c\n\x04here\x18\x06 \x01(\x08\"?\n\x0f\x45xplainResponse\x12,\n\x0eload_balancers\x18\x01 \x03(\x0b\x32\x14.gale.v1.Explanation\"\xc2\x02\n\x0b\x45xplanation\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12\r\n\x05\x65rror\x18\x02 \x01(\t\x12\x0f\n\x07opening\x18\x03 \x01(\x08\x12\x0f\n\x07verdict\x18\x04 \x01(\t\x12\x0e\n\x06\x61\x63tion\x18\x05 \x01(\t\x12\x0f\n\x07meaning\x18\x06 \x01(\t\x12\x0c\n\x04side\x18\x07 \x01(\t\x12\x0c\n\x04mode\x18\x08 \x01(\t\x12\x0f\n\x07service\x18\t \x01(\t\x12\x11\n\x04slot\x18\n \x01(\rH\x00\x88\x01\x01\x12\x0c\n\x04node\x18\x0b \x01(\t\x12\x14\n\x0cnode_address\x18\x0c \x01(\t\x12%\n\x04\x66low\x18\r \x01(\x0b\x32\x12.gale.v1.FlowEntryH\x01\x88\x01\x01\x12\x11\n\tinterface\x18\x0e \x01(\t\x12 \n\x07headers\x18\x0f \x03(\x0b\x32\x0f.gale.v1.HeaderB\x07\n\x05_slotB\x07\n\x05_flow\"@\n\tFlowEntry\x12\x13\n\x0bsource_port\x18\x01 \x01(\r\x12\r\n\x05state\x18\x02 \x01(\t\x12\x0f\n\x07quiet_s\x18\x03 \x01(\x01\"6\n\x06Header\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x1e\n\x06\x66ields\x18\x02 \x03(\x0b\x32\x0e.gale.v1.Field\"$\n\x05\x46ield\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\"&\n\x16VerifyDataplaneRequest\x12\x0c\n\x04here\x18\x01 \x01(\x08\"H\n\x17VerifyDataplaneResponse\x12-\n\x0eload_balancers\x18\x01 \x03(\x0b\x32\x15.gale.v1.Verification\"C\n\x0cVerification\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12\r\n\x05\x65rror\x18\x02 \x01(\t\x12\x13\n\x0b\x64ifferences\x18\x03 \x03(\t2\xc8\x03\n\x11ManagementService\x12L\n\x10GetClusterStatus\x12 .gale.v1.GetClusterStatusRequest\x1a\x16.gale.v1.ClusterStatus\x12\x46\n\x0eGetLocalStatus\x12\x1e.gale.v1.GetLocalStatusRequest\x1a\x14.gale.v1.LocalStatus\x12?\n\x08SetDrain\x12\x18.gale.v1.SetDrainRequest\x1a\x19.gale.v1.SetDrainResponse\x12H\n\x0bGetCounters\x12\x1b.gale.v1.GetCountersRequest\x1a\x1c.gale.v1.GetCountersResponse\x12<\n\x07\x45xplain\x12\x17.gale.v1.ExplainRequest\x1a\x18.gale.v1.ExplainResponse\x12T\n\x0fVerifyDataplane\x12\x1f.gale.v1.VerifyDataplaneRequest\x1a .gale.v1.VerifyDataplaneResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'gale.v1.api_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_LOADBALANCERSTATUS_ATTACHMENTSENTRY']._loaded_options = None
+  _globals['_LOADBALANCERSTATUS_ATTACHMENTSENTRY']._serialized_options = b'8\001'
   _globals['_NODESTATUS_CHECKSENTRY']._loaded_options = None
   _globals['_NODESTATUS_CHECKSENTRY']._serialized_options = b'8\001'
   _globals['_LOCALSTATUS_VERDICTSENTRY']._loaded_options = None
@@ -41,6 +43,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LOCALSTATUS_IGNOREDENTRY']._serialized_options = b'8\001'
   _globals['_LOCALSTATUS_DIFFERSENTRY']._loaded_options = None
   _globals['_LOCALSTATUS_DIFFERSENTRY']._serialized_options = b'8\001'
+  _globals['_LOCALSTATUS_NOTSERVINGENTRY']._loaded_options = None
+  _globals['_LOCALSTATUS_NOTSERVINGENTRY']._serialized_options = b'8\001'
+  _globals['_COUNTERS_VERDICTSENTRY']._loaded_options = None
+  _globals['_COUNTERS_VERDICTSENTRY']._serialized_options = b'8\001'
+  _globals['_COUNTERS_SERVICESENTRY']._loaded_options = None
+  _globals['_COUNTERS_SERVICESENTRY']._serialized_options = b'8\001'
+  _globals['_COUNTERS_NODESENTRY']._loaded_options = None
+  _globals['_COUNTERS_NODESENTRY']._serialized_options = b'8\001'
   _globals['_GETCLUSTERSTATUSREQUEST']._serialized_start=30
   _globals['_GETCLUSTERSTATUSREQUEST']._serialized_end=71
   _globals['_SETDRAINREQUEST']._serialized_start=73
@@ -52,21 +62,57 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CLUSTERSTATUS']._serialized_start=196
   _globals['_CLUSTERSTATUS']._serialized_end=423
   _globals['_LOADBALANCERSTATUS']._serialized_start=426
-  _globals['_LOADBALANCERSTATUS']._serialized_end=609
-  _globals['_NODESTATUS']._serialized_start=612
-  _globals['_NODESTATUS']._serialized_end=856
-  _globals['_NODESTATUS_CHECKSENTRY']._serialized_start=794
-  _globals['_NODESTATUS_CHECKSENTRY']._serialized_end=839
-  _globals['_LOCALSTATUS']._serialized_start=859
-  _globals['_LOCALSTATUS']._serialized_end=1499
-  _globals['_LOCALSTATUS_VERDICTSENTRY']._serialized_start=1293
-  _globals['_LOCALSTATUS_VERDICTSENTRY']._serialized_end=1340
-  _globals['_LOCALSTATUS_ATTACHMENTSENTRY']._serialized_start=1342
-  _globals['_LOCALSTATUS_ATTACHMENTSENTRY']._serialized_end=1392
-  _globals['_LOCALSTATUS_IGNOREDENTRY']._serialized_start=1394
-  _globals['_LOCALSTATUS_IGNOREDENTRY']._serialized_end=1440
-  _globals['_LOCALSTATUS_DIFFERSENTRY']._serialized_start=1442
-  _globals['_LOCALSTATUS_DIFFERSENTRY']._serialized_end=1488
-  _globals['_MANAGEMENTSERVICE']._serialized_start=1502
-  _globals['_MANAGEMENTSERVICE']._serialized_end=1736
+  _globals['_LOADBALANCERSTATUS']._serialized_end=728
+  _globals['_LOADBALANCERSTATUS_ATTACHMENTSENTRY']._serialized_start=678
+  _globals['_LOADBALANCERSTATUS_ATTACHMENTSENTRY']._serialized_end=728
+  _globals['_NODESTATUS']._serialized_start=731
+  _globals['_NODESTATUS']._serialized_end=991
+  _globals['_NODESTATUS_CHECKSENTRY']._serialized_start=929
+  _globals['_NODESTATUS_CHECKSENTRY']._serialized_end=974
+  _globals['_LOCALSTATUS']._serialized_start=994
+  _globals['_LOCALSTATUS']._serialized_end=1744
+  _globals['_LOCALSTATUS_VERDICTSENTRY']._serialized_start=1487
+  _globals['_LOCALSTATUS_VERDICTSENTRY']._serialized_end=1534
+  _globals['_LOCALSTATUS_ATTACHMENTSENTRY']._serialized_start=678
+  _globals['_LOCALSTATUS_ATTACHMENTSENTRY']._serialized_end=728
+  _globals['_LOCALSTATUS_IGNOREDENTRY']._serialized_start=1588
+  _globals['_LOCALSTATUS_IGNOREDENTRY']._serialized_end=1634
+  _globals['_LOCALSTATUS_DIFFERSENTRY']._serialized_start=1636
+  _globals['_LOCALSTATUS_DIFFERSENTRY']._serialized_end=1682
+  _globals['_LOCALSTATUS_NOTSERVINGENTRY']._serialized_start=1684
+  _globals['_LOCALSTATUS_NOTSERVINGENTRY']._serialized_end=1733
+  _globals['_GETCOUNTERSREQUEST']._serialized_start=1746
+  _globals['_GETCOUNTERSREQUEST']._serialized_end=1780
+  _globals['_GETCOUNTERSRESPONSE']._serialized_start=1782
+  _globals['_GETCOUNTERSRESPONSE']._serialized_end=1846
+  _globals['_COUNTERS']._serialized_start=1849
+  _globals['_COUNTERS']._serialized_end=2235
+  _globals['_COUNTERS_VERDICTSENTRY']._serialized_start=1487
+  _globals['_COUNTERS_VERDICTSENTRY']._serialized_end=1534
+  _globals['_COUNTERS_SERVICESENTRY']._serialized_start=2106
+  _globals['_COUNTERS_SERVICESENTRY']._serialized_end=2171
+  _globals['_COUNTERS_NODESENTRY']._serialized_start=2173
+  _globals['_COUNTERS_NODESENTRY']._serialized_end=2235
+  _globals['_TRAFFIC']._serialized_start=2237
+  _globals['_TRAFFIC']._serialized_end=2339
+  _globals['_EXPLAINREQUEST']._serialized_start=2342
+  _globals['_EXPLAINREQUEST']._serialized_end=2474
+  _globals['_EXPLAINRESPONSE']._serialized_start=2476
+  _globals['_EXPLAINRESPONSE']._serialized_end=2539
+  _globals['_EXPLANATION']._serialized_start=2542
+  _globals['_EXPLANATION']._serialized_end=2864
+  _globals['_FLOWENTRY']._serialized_start=2866
+  _globals['_FLOWENTRY']._serialized_end=2930
+  _globals['_HEADER']._serialized_start=2932
+  _globals['_HEADER']._serialized_end=2986
+  _globals['_FIELD']._serialized_start=2988
+  _globals['_FIELD']._serialized_end=3024
+  _globals['_VERIFYDATAPLANEREQUEST']._serialized_start=3026
+  _globals['_VERIFYDATAPLANEREQUEST']._serialized_end=3064
+  _globals['_VERIFYDATAPLANERESPONSE']._serialized_start=3066
+  _globals['_VERIFYDATAPLANERESPONSE']._serialized_end=3138
+  _globals['_VERIFICATION']._serialized_start=3140
+  _globals['_VERIFICATION']._serialized_end=3207
+  _globals['_MANAGEMENTSERVICE']._serialized_start=3210
+  _globals['_MANAGEMENTSERVICE']._serialized_end=3666
 # @@protoc_insertion_point(module_scope)

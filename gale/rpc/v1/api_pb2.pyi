@@ -154,6 +154,26 @@ Global___ClusterStatus: _TypeAlias = ClusterStatus  # noqa: Y015
 class LoadBalancerStatus(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class AttachmentsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     ADDRESS_FIELD_NUMBER: _builtins.int
     ROLE_FIELD_NUMBER: _builtins.int
     APPLIED_INDEX_FIELD_NUMBER: _builtins.int
@@ -163,6 +183,7 @@ class LoadBalancerStatus(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     DEGRADED_FIELD_NUMBER: _builtins.int
     REFUSED_FIELD_NUMBER: _builtins.int
+    ATTACHMENTS_FIELD_NUMBER: _builtins.int
     address: _builtins.str
     role: _builtins.str
     """leader, follower, learner, unreachable or ignored"""
@@ -179,6 +200,10 @@ class LoadBalancerStatus(_message.Message):
     def degraded(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Nodes that it has taken away by its own eyes, while it has no quorum."""
 
+    @_builtins.property
+    def attachments(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Interface -> how its program is attached: native, generic (slower: its driver has no XDP) or tc."""
+
     def __init__(
         self,
         *,
@@ -191,10 +216,11 @@ class LoadBalancerStatus(_message.Message):
         reason: _builtins.str = ...,
         degraded: _abc.Iterable[_builtins.str] | None = ...,
         refused: _builtins.int = ...,
+        attachments: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "applied_index", b"applied_index", "config_hash", b"config_hash", "degraded", b"degraded", "generation", b"generation", "reason", b"reason", "refused", b"refused", "role", b"role", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "applied_index", b"applied_index", "attachments", b"attachments", "config_hash", b"config_hash", "degraded", b"degraded", "generation", b"generation", "reason", b"reason", "refused", b"refused", "role", b"role", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -232,6 +258,7 @@ class NodeStatus(_message.Message):
     BANNED_UNTIL_FIELD_NUMBER: _builtins.int
     WEIGHT_FIELD_NUMBER: _builtins.int
     DRAINED_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     address: _builtins.str
     phase: _builtins.str
@@ -241,6 +268,8 @@ class NodeStatus(_message.Message):
     weight: _builtins.int
     drained: _builtins.bool
     """An operator's order: it gets no new flows, also when it comes back from a failure."""
+    reason: _builtins.str
+    """Why it says that it does not serve, and what it lacks for a service that it takes part in; empty when nothing."""
     @_builtins.property
     def checks(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
         """Load balancer -> checks passed in a row there."""
@@ -256,10 +285,11 @@ class NodeStatus(_message.Message):
         banned_until: _builtins.str | None = ...,
         weight: _builtins.int = ...,
         drained: _builtins.bool = ...,
+        reason: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_banned_until", b"_banned_until", "banned_until", b"banned_until"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_banned_until", b"_banned_until", "address", b"address", "banned_until", b"banned_until", "checks", b"checks", "drained", b"drained", "fails", b"fails", "id", b"id", "phase", b"phase", "weight", b"weight"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_banned_until", b"_banned_until", "address", b"address", "banned_until", b"banned_until", "checks", b"checks", "drained", b"drained", "fails", b"fails", "id", b"id", "phase", b"phase", "reason", b"reason", "weight", b"weight"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__banned_until: _TypeAlias = _typing.Literal["banned_until"]  # noqa: Y015
     _WhichOneofArgType__banned_until: _TypeAlias = _typing.Literal["_banned_until", b"_banned_until"]  # noqa: Y015
@@ -351,6 +381,26 @@ class LocalStatus(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class NotServingEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     ADDRESS_FIELD_NUMBER: _builtins.int
     LEADER_FIELD_NUMBER: _builtins.int
     TERM_FIELD_NUMBER: _builtins.int
@@ -366,6 +416,7 @@ class LocalStatus(_message.Message):
     DIFFERS_FIELD_NUMBER: _builtins.int
     REFUSED_FIELD_NUMBER: _builtins.int
     DEGRADED_FIELD_NUMBER: _builtins.int
+    NOT_SERVING_FIELD_NUMBER: _builtins.int
     address: _builtins.str
     leader: _builtins.str
     term: _builtins.int
@@ -395,6 +446,10 @@ class LocalStatus(_message.Message):
 
     @_builtins.property
     def degraded(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def not_serving(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Node -> why it does not serve, in the words in which it said so here."""
+
     def __init__(
         self,
         *,
@@ -413,13 +468,469 @@ class LocalStatus(_message.Message):
         differs: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         refused: _builtins.int = ...,
         degraded: _abc.Iterable[_builtins.str] | None = ...,
+        not_serving: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_leader", b"_leader", "leader", b"leader"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_leader", b"_leader", "address", b"address", "applied_index", b"applied_index", "attachments", b"attachments", "config_hash", b"config_hash", "degraded", b"degraded", "differs", b"differs", "generation", b"generation", "ignored", b"ignored", "leader", b"leader", "learner", b"learner", "quorum", b"quorum", "refused", b"refused", "term", b"term", "verdicts", b"verdicts", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_leader", b"_leader", "address", b"address", "applied_index", b"applied_index", "attachments", b"attachments", "config_hash", b"config_hash", "degraded", b"degraded", "differs", b"differs", "generation", b"generation", "ignored", b"ignored", "leader", b"leader", "learner", b"learner", "not_serving", b"not_serving", "quorum", b"quorum", "refused", b"refused", "term", b"term", "verdicts", b"verdicts", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__leader: _TypeAlias = _typing.Literal["leader"]  # noqa: Y015
     _WhichOneofArgType__leader: _TypeAlias = _typing.Literal["_leader", b"_leader"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__leader) -> _WhichOneofReturnType__leader | None: ...
 
 Global___LocalStatus: _TypeAlias = LocalStatus  # noqa: Y015
+
+@_typing.final
+class GetCountersRequest(_message.Message):
+    """Of the following answers each has one part a load balancer: its quorum address, and an error when it gave none.
+    Who is asked `here` answers for itself alone.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HERE_FIELD_NUMBER: _builtins.int
+    here: _builtins.bool
+    def __init__(
+        self,
+        *,
+        here: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["here", b"here"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetCountersRequest: _TypeAlias = GetCountersRequest  # noqa: Y015
+
+@_typing.final
+class GetCountersResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LOAD_BALANCERS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def load_balancers(self) -> _containers.RepeatedCompositeFieldContainer[Global___Counters]: ...
+    def __init__(
+        self,
+        *,
+        load_balancers: _abc.Iterable[Global___Counters] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["load_balancers", b"load_balancers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetCountersResponse: _TypeAlias = GetCountersResponse  # noqa: Y015
+
+@_typing.final
+class Counters(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class VerdictsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class ServicesEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        @_builtins.property
+        def value(self) -> Global___Traffic: ...
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: Global___Traffic | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class NodesEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        @_builtins.property
+        def value(self) -> Global___Traffic: ...
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: Global___Traffic | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    ADDRESS_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    TIME_MS_FIELD_NUMBER: _builtins.int
+    VERDICTS_FIELD_NUMBER: _builtins.int
+    SERVICES_FIELD_NUMBER: _builtins.int
+    NODES_FIELD_NUMBER: _builtins.int
+    address: _builtins.str
+    error: _builtins.str
+    time_ms: _builtins.int
+    """By a clock of its own that only moves forward: between two answers so much time has passed."""
+    @_builtins.property
+    def verdicts(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """Packets per verdict."""
+
+    @_builtins.property
+    def services(self) -> _containers.MessageMap[_builtins.str, Global___Traffic]: ...
+    @_builtins.property
+    def nodes(self) -> _containers.MessageMap[_builtins.str, Global___Traffic]:
+        """By name; by "#" and its number one that has been forgotten."""
+
+    def __init__(
+        self,
+        *,
+        address: _builtins.str = ...,
+        error: _builtins.str = ...,
+        time_ms: _builtins.int = ...,
+        verdicts: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        services: _abc.Mapping[_builtins.str, Global___Traffic] | None = ...,
+        nodes: _abc.Mapping[_builtins.str, Global___Traffic] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "error", b"error", "nodes", b"nodes", "services", b"services", "time_ms", b"time_ms", "verdicts", b"verdicts"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Counters: _TypeAlias = Counters  # noqa: Y015
+
+@_typing.final
+class Traffic(_message.Message):
+    """Bytes are those of IP packets. `in`: from clients to nodes. What nodes answer directly (l2, l3) is not seen."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    IN_PACKETS_FIELD_NUMBER: _builtins.int
+    IN_BYTES_FIELD_NUMBER: _builtins.int
+    OUT_PACKETS_FIELD_NUMBER: _builtins.int
+    OUT_BYTES_FIELD_NUMBER: _builtins.int
+    FLOWS_FIELD_NUMBER: _builtins.int
+    in_packets: _builtins.int
+    in_bytes: _builtins.int
+    out_packets: _builtins.int
+    out_bytes: _builtins.int
+    flows: _builtins.int
+    """New ones; in l2 and l3, where none are known, TCP's SYNs."""
+    def __init__(
+        self,
+        *,
+        in_packets: _builtins.int = ...,
+        in_bytes: _builtins.int = ...,
+        out_packets: _builtins.int = ...,
+        out_bytes: _builtins.int = ...,
+        flows: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["flows", b"flows", "in_bytes", b"in_bytes", "in_packets", b"in_packets", "out_bytes", b"out_bytes", "out_packets", b"out_packets"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Traffic: _TypeAlias = Traffic  # noqa: Y015
+
+@_typing.final
+class ExplainRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SOURCE_FIELD_NUMBER: _builtins.int
+    SOURCE_PORT_FIELD_NUMBER: _builtins.int
+    DESTINATION_FIELD_NUMBER: _builtins.int
+    DESTINATION_PORT_FIELD_NUMBER: _builtins.int
+    PROTOCOL_FIELD_NUMBER: _builtins.int
+    HERE_FIELD_NUMBER: _builtins.int
+    source: _builtins.str
+    source_port: _builtins.int
+    destination: _builtins.str
+    destination_port: _builtins.int
+    protocol: _builtins.str
+    """tcp or udp"""
+    here: _builtins.bool
+    def __init__(
+        self,
+        *,
+        source: _builtins.str = ...,
+        source_port: _builtins.int = ...,
+        destination: _builtins.str = ...,
+        destination_port: _builtins.int = ...,
+        protocol: _builtins.str = ...,
+        here: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["destination", b"destination", "destination_port", b"destination_port", "here", b"here", "protocol", b"protocol", "source", b"source", "source_port", b"source_port"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExplainRequest: _TypeAlias = ExplainRequest  # noqa: Y015
+
+@_typing.final
+class ExplainResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LOAD_BALANCERS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def load_balancers(self) -> _containers.RepeatedCompositeFieldContainer[Global___Explanation]: ...
+    def __init__(
+        self,
+        *,
+        load_balancers: _abc.Iterable[Global___Explanation] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["load_balancers", b"load_balancers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExplainResponse: _TypeAlias = ExplainResponse  # noqa: Y015
+
+@_typing.final
+class Explanation(_message.Message):
+    """What the packet does not get as far as is absent or empty."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ADDRESS_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    OPENING_FIELD_NUMBER: _builtins.int
+    VERDICT_FIELD_NUMBER: _builtins.int
+    ACTION_FIELD_NUMBER: _builtins.int
+    MEANING_FIELD_NUMBER: _builtins.int
+    SIDE_FIELD_NUMBER: _builtins.int
+    MODE_FIELD_NUMBER: _builtins.int
+    SERVICE_FIELD_NUMBER: _builtins.int
+    SLOT_FIELD_NUMBER: _builtins.int
+    NODE_FIELD_NUMBER: _builtins.int
+    NODE_ADDRESS_FIELD_NUMBER: _builtins.int
+    FLOW_FIELD_NUMBER: _builtins.int
+    INTERFACE_FIELD_NUMBER: _builtins.int
+    HEADERS_FIELD_NUMBER: _builtins.int
+    address: _builtins.str
+    error: _builtins.str
+    opening: _builtins.bool
+    """The packet was the first of a flow; otherwise one in its middle."""
+    verdict: _builtins.str
+    action: _builtins.str
+    """redirect, pass, drop or reply"""
+    meaning: _builtins.str
+    side: _builtins.str
+    """public or private: the side on which it would arrive"""
+    mode: _builtins.str
+    service: _builtins.str
+    slot: _builtins.int
+    node: _builtins.str
+    """Name and address."""
+    node_address: _builtins.str
+    interface: _builtins.str
+    """By which it leaves."""
+    @_builtins.property
+    def flow(self) -> Global___FlowEntry: ...
+    @_builtins.property
+    def headers(self) -> _containers.RepeatedCompositeFieldContainer[Global___Header]:
+        """Of the packet that leaves, outermost first."""
+
+    def __init__(
+        self,
+        *,
+        address: _builtins.str = ...,
+        error: _builtins.str = ...,
+        opening: _builtins.bool = ...,
+        verdict: _builtins.str = ...,
+        action: _builtins.str = ...,
+        meaning: _builtins.str = ...,
+        side: _builtins.str = ...,
+        mode: _builtins.str = ...,
+        service: _builtins.str = ...,
+        slot: _builtins.int | None = ...,
+        node: _builtins.str = ...,
+        node_address: _builtins.str = ...,
+        flow: Global___FlowEntry | None = ...,
+        interface: _builtins.str = ...,
+        headers: _abc.Iterable[Global___Header] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_flow", b"_flow", "_slot", b"_slot", "flow", b"flow", "slot", b"slot"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_flow", b"_flow", "_slot", b"_slot", "action", b"action", "address", b"address", "error", b"error", "flow", b"flow", "headers", b"headers", "interface", b"interface", "meaning", b"meaning", "mode", b"mode", "node", b"node", "node_address", b"node_address", "opening", b"opening", "service", b"service", "side", b"side", "slot", b"slot", "verdict", b"verdict"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__flow: _TypeAlias = _typing.Literal["flow"]  # noqa: Y015
+    _WhichOneofArgType__flow: _TypeAlias = _typing.Literal["_flow", b"_flow"]  # noqa: Y015
+    _WhichOneofReturnType__slot: _TypeAlias = _typing.Literal["slot"]  # noqa: Y015
+    _WhichOneofArgType__slot: _TypeAlias = _typing.Literal["_slot", b"_slot"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__flow) -> _WhichOneofReturnType__flow | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__slot) -> _WhichOneofReturnType__slot | None: ...
+
+Global___Explanation: _TypeAlias = Explanation  # noqa: Y015
+
+@_typing.final
+class FlowEntry(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SOURCE_PORT_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    QUIET_S_FIELD_NUMBER: _builtins.int
+    source_port: _builtins.int
+    """At which the node sees the client."""
+    state: _builtins.str
+    """opening, established or ended"""
+    quiet_s: _builtins.float
+    """Since it was last seen."""
+    def __init__(
+        self,
+        *,
+        source_port: _builtins.int = ...,
+        state: _builtins.str = ...,
+        quiet_s: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["quiet_s", b"quiet_s", "source_port", b"source_port", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FlowEntry: _TypeAlias = FlowEntry  # noqa: Y015
+
+@_typing.final
+class Header(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    FIELDS_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    @_builtins.property
+    def fields(self) -> _containers.RepeatedCompositeFieldContainer[Global___Field]: ...
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        fields: _abc.Iterable[Global___Field] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fields", b"fields", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Header: _TypeAlias = Header  # noqa: Y015
+
+@_typing.final
+class Field(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    value: _builtins.str
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        value: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Field: _TypeAlias = Field  # noqa: Y015
+
+@_typing.final
+class VerifyDataplaneRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HERE_FIELD_NUMBER: _builtins.int
+    here: _builtins.bool
+    def __init__(
+        self,
+        *,
+        here: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["here", b"here"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VerifyDataplaneRequest: _TypeAlias = VerifyDataplaneRequest  # noqa: Y015
+
+@_typing.final
+class VerifyDataplaneResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LOAD_BALANCERS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def load_balancers(self) -> _containers.RepeatedCompositeFieldContainer[Global___Verification]: ...
+    def __init__(
+        self,
+        *,
+        load_balancers: _abc.Iterable[Global___Verification] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["load_balancers", b"load_balancers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VerifyDataplaneResponse: _TypeAlias = VerifyDataplaneResponse  # noqa: Y015
+
+@_typing.final
+class Verification(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ADDRESS_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    DIFFERENCES_FIELD_NUMBER: _builtins.int
+    address: _builtins.str
+    error: _builtins.str
+    @_builtins.property
+    def differences(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """One line for each; empty when all is as it should be."""
+
+    def __init__(
+        self,
+        *,
+        address: _builtins.str = ...,
+        error: _builtins.str = ...,
+        differences: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "differences", b"differences", "error", b"error"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Verification: _TypeAlias = Verification  # noqa: Y015

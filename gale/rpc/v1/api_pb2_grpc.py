@@ -49,6 +49,21 @@ class ManagementServiceStub:
                 request_serializer=gale_dot_v1_dot_api__pb2.SetDrainRequest.SerializeToString,
                 response_deserializer=gale_dot_v1_dot_api__pb2.SetDrainResponse.FromString,
                 _registered_method=True)
+        self.GetCounters = channel.unary_unary(
+                '/gale.v1.ManagementService/GetCounters',
+                request_serializer=gale_dot_v1_dot_api__pb2.GetCountersRequest.SerializeToString,
+                response_deserializer=gale_dot_v1_dot_api__pb2.GetCountersResponse.FromString,
+                _registered_method=True)
+        self.Explain = channel.unary_unary(
+                '/gale.v1.ManagementService/Explain',
+                request_serializer=gale_dot_v1_dot_api__pb2.ExplainRequest.SerializeToString,
+                response_deserializer=gale_dot_v1_dot_api__pb2.ExplainResponse.FromString,
+                _registered_method=True)
+        self.VerifyDataplane = channel.unary_unary(
+                '/gale.v1.ManagementService/VerifyDataplane',
+                request_serializer=gale_dot_v1_dot_api__pb2.VerifyDataplaneRequest.SerializeToString,
+                response_deserializer=gale_dot_v1_dot_api__pb2.VerifyDataplaneResponse.FromString,
+                _registered_method=True)
 
 
 class ManagementServiceServicer:
@@ -76,6 +91,28 @@ class ManagementServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetCounters(self, request, context):
+        """What each load balancer has counted since it made its maps.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Explain(self, request, context):
+        """What each load balancer would do with a packet that arrived there: its program runs over its maps as they are, and
+        leaves no trace. INVALID_ARGUMENT for what is no packet.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def VerifyDataplane(self, request, context):
+        """Compare what each load balancer's kernel holds with what was written there, and mend it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ManagementServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -93,6 +130,21 @@ def add_ManagementServiceServicer_to_server(servicer, server):
                     servicer.SetDrain,
                     request_deserializer=gale_dot_v1_dot_api__pb2.SetDrainRequest.FromString,
                     response_serializer=gale_dot_v1_dot_api__pb2.SetDrainResponse.SerializeToString,
+            ),
+            'GetCounters': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetCounters,
+                    request_deserializer=gale_dot_v1_dot_api__pb2.GetCountersRequest.FromString,
+                    response_serializer=gale_dot_v1_dot_api__pb2.GetCountersResponse.SerializeToString,
+            ),
+            'Explain': grpc.unary_unary_rpc_method_handler(
+                    servicer.Explain,
+                    request_deserializer=gale_dot_v1_dot_api__pb2.ExplainRequest.FromString,
+                    response_serializer=gale_dot_v1_dot_api__pb2.ExplainResponse.SerializeToString,
+            ),
+            'VerifyDataplane': grpc.unary_unary_rpc_method_handler(
+                    servicer.VerifyDataplane,
+                    request_deserializer=gale_dot_v1_dot_api__pb2.VerifyDataplaneRequest.FromString,
+                    response_serializer=gale_dot_v1_dot_api__pb2.VerifyDataplaneResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -176,6 +228,87 @@ class ManagementService:
             '/gale.v1.ManagementService/SetDrain',
             gale_dot_v1_dot_api__pb2.SetDrainRequest.SerializeToString,
             gale_dot_v1_dot_api__pb2.SetDrainResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetCounters(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gale.v1.ManagementService/GetCounters',
+            gale_dot_v1_dot_api__pb2.GetCountersRequest.SerializeToString,
+            gale_dot_v1_dot_api__pb2.GetCountersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Explain(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gale.v1.ManagementService/Explain',
+            gale_dot_v1_dot_api__pb2.ExplainRequest.SerializeToString,
+            gale_dot_v1_dot_api__pb2.ExplainResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def VerifyDataplane(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gale.v1.ManagementService/VerifyDataplane',
+            gale_dot_v1_dot_api__pb2.VerifyDataplaneRequest.SerializeToString,
+            gale_dot_v1_dot_api__pb2.VerifyDataplaneResponse.FromString,
             options,
             channel_credentials,
             insecure,

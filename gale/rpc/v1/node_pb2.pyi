@@ -28,7 +28,7 @@ class _ConditionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Condition.V
     CONDITION_UNSPECIFIED: _Condition.ValueType  # 0
     CONDITION_SERVING: _Condition.ValueType  # 1
     CONDITION_NOT_SERVING: _Condition.ValueType  # 2
-    """The agent is well, the service is not: take the node out at once."""
+    """The service is not well, or the node is not prepared for it: take it out at once."""
     CONDITION_GOODBYE: _Condition.ValueType  # 3
     """The agent was told to stop: take the node out at once, without counting a fail."""
 
@@ -37,7 +37,7 @@ class Condition(_Condition, metaclass=_ConditionEnumTypeWrapper): ...
 CONDITION_UNSPECIFIED: Condition.ValueType  # 0
 CONDITION_SERVING: Condition.ValueType  # 1
 CONDITION_NOT_SERVING: Condition.ValueType  # 2
-"""The agent is well, the service is not: take the node out at once."""
+"""The service is not well, or the node is not prepared for it: take it out at once."""
 CONDITION_GOODBYE: Condition.ValueType  # 3
 """The agent was told to stop: take the node out at once, without counting a fail."""
 Global___Condition: _TypeAlias = Condition  # noqa: Y015
@@ -71,6 +71,8 @@ class GetConfigResponse(_message.Message):
     INTERVAL_MS_FIELD_NUMBER: _builtins.int
     CHECKS_TIMEOUT_MS_FIELD_NUMBER: _builtins.int
     CHECKS_BEFORE_ROUTING_FIELD_NUMBER: _builtins.int
+    SERVICES_FIELD_NUMBER: _builtins.int
+    ADDRESSES_FIELD_NUMBER: _builtins.int
     version: _builtins.str
     load_balancer: _builtins.str
     """Quorum address of the load balancer, "IP:PORT"."""
@@ -79,6 +81,14 @@ class GetConfigResponse(_message.Message):
     checks_timeout_ms: _builtins.int
     """Silence after which a check counts as missed."""
     checks_before_routing: _builtins.int
+    @_builtins.property
+    def services(self) -> _containers.RepeatedCompositeFieldContainer[Global___ResolvedService]:
+        """What this load balancer listens for, so that nodes can prepare for it."""
+
+    @_builtins.property
+    def addresses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Its addresses on the private side, of either IP version: tunnels come from these and from nowhere else."""
+
     def __init__(
         self,
         *,
@@ -87,14 +97,63 @@ class GetConfigResponse(_message.Message):
         interval_ms: _builtins.int = ...,
         checks_timeout_ms: _builtins.int = ...,
         checks_before_routing: _builtins.int = ...,
+        services: _abc.Iterable[Global___ResolvedService] | None = ...,
+        addresses: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["checks_before_routing", b"checks_before_routing", "checks_timeout_ms", b"checks_timeout_ms", "interval_ms", b"interval_ms", "load_balancer", b"load_balancer", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "checks_before_routing", b"checks_before_routing", "checks_timeout_ms", b"checks_timeout_ms", "interval_ms", b"interval_ms", "load_balancer", b"load_balancer", "services", b"services", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetConfigResponse: _TypeAlias = GetConfigResponse  # noqa: Y015
+
+@_typing.final
+class ResolvedService(_message.Message):
+    """A service with the addresses it really has at this load balancer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    ADDRESSES_FIELD_NUMBER: _builtins.int
+    PORT_FIELD_NUMBER: _builtins.int
+    TARGET_PORT_FIELD_NUMBER: _builtins.int
+    PROTOCOLS_FIELD_NUMBER: _builtins.int
+    MODE_FIELD_NUMBER: _builtins.int
+    TUNNEL_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    port: _builtins.int
+    """What clients connect to."""
+    target_port: _builtins.int
+    """The port on the nodes: mode l4."""
+    mode: _builtins.str
+    """"l2", "l3" or "l4" """
+    tunnel: _builtins.str
+    """IP version of the outer header, "ipv4" or "ipv6": mode l3."""
+    @_builtins.property
+    def addresses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def protocols(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """"tcp", "udp" """
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        addresses: _abc.Iterable[_builtins.str] | None = ...,
+        port: _builtins.int = ...,
+        target_port: _builtins.int = ...,
+        protocols: _abc.Iterable[_builtins.str] | None = ...,
+        mode: _builtins.str = ...,
+        tunnel: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "mode", b"mode", "name", b"name", "port", b"port", "protocols", b"protocols", "target_port", b"target_port", "tunnel", b"tunnel"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResolvedService: _TypeAlias = ResolvedService  # noqa: Y015
 
 @_typing.final
 class Check(_message.Message):
@@ -105,6 +164,8 @@ class Check(_message.Message):
     SERVICES_FIELD_NUMBER: _builtins.int
     REPORTS_TO_FIELD_NUMBER: _builtins.int
     CONDITION_FIELD_NUMBER: _builtins.int
+    ADDRESS6_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
     node: _builtins.str
     """Name of the node, unique in the cluster."""
     weight: _builtins.int
@@ -112,6 +173,10 @@ class Check(_message.Message):
     reports_to: _builtins.int
     """How many load balancers the node sends checks to."""
     condition: Global___Condition.ValueType
+    address6: _builtins.str
+    """The node's IPv6 address, empty: it has none. Its IPv4 address is the connection's."""
+    reason: _builtins.str
+    """Why the condition is NOT_SERVING."""
     @_builtins.property
     def services(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Names of the services it takes part in; empty: all."""
@@ -124,10 +189,12 @@ class Check(_message.Message):
         services: _abc.Iterable[_builtins.str] | None = ...,
         reports_to: _builtins.int = ...,
         condition: Global___Condition.ValueType = ...,
+        address6: _builtins.str = ...,
+        reason: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["condition", b"condition", "node", b"node", "reports_to", b"reports_to", "services", b"services", "weight", b"weight"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address6", b"address6", "condition", b"condition", "node", b"node", "reason", b"reason", "reports_to", b"reports_to", "services", b"services", "weight", b"weight"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -139,19 +206,23 @@ class CheckReply(_message.Message):
 
     PHASE_FIELD_NUMBER: _builtins.int
     REFUSAL_FIELD_NUMBER: _builtins.int
+    LACKS_FIELD_NUMBER: _builtins.int
     phase: _builtins.str
     """joining, routing, draining, failed, banned or left; "unknown" before the first check is committed."""
     refusal: _builtins.str
     """Why the last report about the node was not taken; empty when it was."""
+    lacks: _builtins.str
+    """Why the node gets no flows of some service that it takes part in; empty when it gets them."""
     def __init__(
         self,
         *,
         phase: _builtins.str = ...,
         refusal: _builtins.str = ...,
+        lacks: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["phase", b"phase", "refusal", b"refusal"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lacks", b"lacks", "phase", b"phase", "refusal", b"refusal"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

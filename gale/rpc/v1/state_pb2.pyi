@@ -183,10 +183,13 @@ class NodeInfo(_message.Message):
     WEIGHT_FIELD_NUMBER: _builtins.int
     SERVICES_FIELD_NUMBER: _builtins.int
     REPORTS_TO_FIELD_NUMBER: _builtins.int
+    ADDRESS6_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     address: _builtins.str
     weight: _builtins.int
     reports_to: _builtins.int
+    address6: _builtins.str
+    """Its IPv6 address; empty when it has none."""
     @_builtins.property
     def services(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     def __init__(
@@ -197,10 +200,11 @@ class NodeInfo(_message.Message):
         weight: _builtins.int = ...,
         services: _abc.Iterable[_builtins.str] | None = ...,
         reports_to: _builtins.int = ...,
+        address6: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "id", b"id", "reports_to", b"reports_to", "services", b"services", "weight", b"weight"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "address6", b"address6", "id", b"id", "reports_to", b"reports_to", "services", b"services", "weight", b"weight"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -289,10 +293,13 @@ class Service(_message.Message):
     ADDRESSES_FIELD_NUMBER: _builtins.int
     PROTOCOLS_FIELD_NUMBER: _builtins.int
     MODE_FIELD_NUMBER: _builtins.int
+    TUNNEL_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     port: _builtins.int
     target_port: _builtins.int
     mode: _builtins.str
+    tunnel: _builtins.str
+    """l3: "ipv4" or "ipv6"; empty, as a gale that did not know it wrote it: "ipv4"."""
     @_builtins.property
     def addresses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
@@ -306,10 +313,11 @@ class Service(_message.Message):
         addresses: _abc.Iterable[_builtins.str] | None = ...,
         protocols: _abc.Iterable[_builtins.str] | None = ...,
         mode: _builtins.str = ...,
+        tunnel: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "mode", b"mode", "name", b"name", "port", b"port", "protocols", b"protocols", "target_port", b"target_port"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "mode", b"mode", "name", b"name", "port", b"port", "protocols", b"protocols", "target_port", b"target_port", "tunnel", b"tunnel"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

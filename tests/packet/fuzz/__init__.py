@@ -1,0 +1,1 @@
+"""A fuzzer that knows the structure of frames, against the model."""
