@@ -12,7 +12,7 @@ gale knows its own programs by their names, and its filters by their name and pr
 
 import errno
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +20,7 @@ from typing import Any
 from pyroute2.netlink.exceptions import NetlinkError
 
 from gale.dataplane.links import interface_index
-from gale.dataplane.netlink import ask
+from gale.dataplane.netlink import ask, unless
 from gale.dataplane.syscall import program_by_id, program_name
 from gale.dataplane.tcfilters import Filter, list_filters
 from gale.errors import DataplaneError
@@ -107,7 +107,7 @@ def add_filter(interface: str, descriptor: int, name: str, direction: str = "ing
 
     def request(ipr: Any) -> int:
         try:
-            _unless(errno.EEXIST, lambda: ipr.tc("add", "clsact", index))
+            unless(errno.EEXIST, lambda: ipr.tc("add", "clsact", index))
             return _add_filter(ipr, index, descriptor, name, direction)
         except NetlinkError as error:
             raise DataplaneError(f"{interface}: TC filter refused: {error}") from error
@@ -142,7 +142,7 @@ def remove_clsact(interface: str) -> None:
 
     def request(ipr: Any) -> None:
         if not any(list_filters(index, parent) for parent in _PARENTS.values()):
-            _unless(errno.EINVAL, lambda: ipr.tc("del", "clsact", index))
+            unless(errno.EINVAL, lambda: ipr.tc("del", "clsact", index))
 
     ask(request)
 
@@ -217,12 +217,3 @@ def _where(direction: str) -> dict[str, int]:
 def _own(index: int, name: str, direction: str) -> list[Filter]:
     listed = list_filters(index, _PARENTS[direction])
     return [entry for entry in listed if entry.name == name and entry.priority == _PRIORITY]
-
-
-def _unless(code: int, request: Callable[[], object]) -> None:
-    """Does the request; that there is nothing to do, which the kernel says with `code`, is no error."""
-    try:
-        request()
-    except NetlinkError as error:
-        if error.code != code:
-            raise

@@ -7,10 +7,11 @@ They are compiled when they are first asked, which takes seconds: a start should
 
 import socket
 
+from gale.dataplane import jiffies
 from gale.dataplane.abi import Action, verdicts
 from gale.dataplane.compiler import source
 from gale.dataplane.frames import build, dissect
-from gale.dataplane.program import Program, jiffies_per_second, load_source
+from gale.dataplane.program import Program, load_source
 from gale.dataplane.settings import MODES, DataplaneSettings
 from gale.dataplane.testrun import run_program
 from gale.dataplane.words import flags
@@ -70,4 +71,4 @@ def _side(settings: DataplaneSettings, question: Question) -> str:
 def _flow(source_port: int, seen: int, age: int) -> FlowEntry:
     known = flags()
     state = "ended" if seen & known["ended"] else "established" if seen & known["established"] else "opening"
-    return FlowEntry(socket.ntohs(source_port), state, age / jiffies_per_second())
+    return FlowEntry(socket.ntohs(source_port), state, age / jiffies.per_second())

@@ -3,6 +3,7 @@
 import ctypes
 import os
 import struct
+import time
 
 from gale.dataplane.syscall import PROG_LOAD, bpf
 from gale.dataplane.testrun import run_program
@@ -12,6 +13,12 @@ _CALL, _EXIT, _JIFFIES64 = 0x85, 0x95, 118
 _XDP = 6
 _LOAD = struct.Struct("=2I2Q")
 """Of PROG_LOAD: type, number of instructions, where they are, where the licence is."""
+_CLOCK_MONOTONIC_COARSE = 6  # linux/time.h; the time module has no name for it
+
+
+def per_second() -> int:
+    """The kernel's tick, which is the resolution of its coarse clock."""
+    return round(1 / time.clock_getres(_CLOCK_MONOTONIC_COARSE))
 
 
 def now() -> int:

@@ -8,7 +8,6 @@ before 6.3 do not say.
 """
 
 import struct
-import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from socket import AF_INET, AF_INET6
@@ -16,7 +15,7 @@ from typing import Any
 
 from gale.dataplane.hop import LINKS, NO_LINK, PUBLIC_LINK
 from gale.dataplane.netlink import ask
-from gale.dataplane.rtnetlink import NETLINK_GENERIC, Answer, Conversation, Question, attributes
+from gale.dataplane.rtnetlink import NETLINK_GENERIC, Answer, Conversation, Question, attributes, number
 from gale.errors import HostError
 
 _FAMILIES = {4: AF_INET, 6: AF_INET6}
@@ -77,17 +76,13 @@ def _link(answer: Answer, takes: bool | None) -> Link:
     parent, vlan = 0, 0
     info = attributes(found.get(_IFLA_LINKINFO, b""))
     if info.get(_INFO_KIND, b"").rstrip(b"\0") == b"vlan":
-        parent = _number(found.get(_IFLA_LINK, b""))
+        parent = number(found.get(_IFLA_LINK, b""))
         data = attributes(info.get(_INFO_DATA, b""))
-        vlan = _number(data.get(_VLAN_ID, b"")) if data.get(_VLAN_PROTOCOL, _ETH_P_8021Q) == _ETH_P_8021Q else -1
+        vlan = number(data.get(_VLAN_ID, b"")) if data.get(_VLAN_PROTOCOL, _ETH_P_8021Q) == _ETH_P_8021Q else -1
     mac = found.get(_IFLA_ADDRESS, b"") if kind == _ETHER else b""
     name = found.get(_IFLA_IFNAME, b"").rstrip(b"\0").decode(errors="replace")
     up = flags & (_UP | _LOWER_UP) == _UP | _LOWER_UP
-    return Link(index, name, mac, _number(found.get(_IFLA_MTU, b"")), up, parent, vlan, takes)
-
-
-def _number(value: bytes) -> int:
-    return int.from_bytes(value, sys.byteorder)
+    return Link(index, name, mac, number(found.get(_IFLA_MTU, b"")), up, parent, vlan, takes)
 
 
 class Features:
@@ -98,7 +93,7 @@ class Features:
         (answer,) = self._kernel.ask(
             Question(_CONTROL, _GENERIC_HEAD.pack(_GET_FAMILY, 1), {_FAMILY_NAME: b"netdev\0"})
         )
-        self._family = _number(answer.attributes.get(_FAMILY_ID, b""))
+        self._family = number(answer.attributes.get(_FAMILY_ID, b""))
 
     def takes(self, index: int) -> bool | None:
         """Whether an interface takes frames from XDP; None where the kernel does not say."""
@@ -107,7 +102,7 @@ class Features:
         ifindex = {_DEVICE_IFINDEX: struct.pack("=I", index)}
         (answer,) = self._kernel.ask(Question(self._family, _GENERIC_HEAD.pack(_GET_DEVICE, 1), ifindex))
         value = answer.attributes.get(_DEVICE_XDP_FEATURES)
-        return None if value is None else bool(_number(value) & _NDO_XMIT)
+        return None if value is None else bool(number(value) & _NDO_XMIT)
 
     def close(self) -> None:
         self._kernel.close()

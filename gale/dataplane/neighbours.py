@@ -11,7 +11,6 @@ drivers, and a VLAN has none.
 
 import errno
 import struct
-import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -27,6 +26,7 @@ from gale.dataplane.rtnetlink import (
     Conversation,
     Question,
     attributes,
+    number,
 )
 from gale.errors import DataplaneError
 
@@ -236,8 +236,4 @@ def _route(address: bytes, answer: Answer) -> _Route | str:
         return "the route does not lead to another machine"
     via = found.get(_RTA_VIA, b"")[2:]  # of another IP version: its address family comes first
     mtu = attributes(found.get(_RTA_METRICS, b"")).get(_RTAX_MTU, b"")
-    return _Route(_number(found[_RTA_OIF]), found.get(_RTA_GATEWAY) or via or address, _number(mtu))
-
-
-def _number(value: bytes) -> int:
-    return int.from_bytes(value, sys.byteorder)
+    return _Route(number(found[_RTA_OIF]), found.get(_RTA_GATEWAY) or via or address, number(mtu))

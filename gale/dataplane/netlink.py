@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from pyroute2 import IPRoute
+from pyroute2.netlink.exceptions import NetlinkError
 
 Answer = TypeVar("Answer")
 
@@ -22,3 +23,12 @@ def ask(question: Callable[[Any], Answer]) -> Answer:
 
     with ThreadPoolExecutor(max_workers=1) as thread:
         return thread.submit(answer).result()
+
+
+def unless(code: int, request: Callable[[], object]) -> None:
+    """Does the request; that there is nothing to do, which the kernel says with `code`, is no error."""
+    try:
+        request()
+    except NetlinkError as error:
+        if error.code != code:
+            raise

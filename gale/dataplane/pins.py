@@ -16,7 +16,6 @@ to the program, so they live as long as it does, and are found by it.
 import ctypes
 import json
 import os
-import socket
 import struct
 from collections.abc import Mapping
 from contextlib import suppress
@@ -28,6 +27,7 @@ import structlog
 from gale.dataplane import attach
 from gale.dataplane.bpfmap import BpfMap
 from gale.dataplane.layout import ARRAY, Layout
+from gale.dataplane.namespace import cookie
 from gale.dataplane.program import PUBLIC_PROGRAM, Program, Secrets
 from gale.dataplane.syscall import (
     bind_map,
@@ -55,9 +55,8 @@ _LAYOUT = Layout("layout", ARRAY, 4, 1 << 16, 1, 0, "unsigned int", "unsigned ch
 _SECRETS = Layout("secrets", ARRAY, 4, 16, 1, 0, "unsigned int", "unsigned long long")
 _TWO_NUMBERS = struct.Struct("=2Q")
 
-# linux/magic.h, asm-generic/socket.h, linux/fs.h, fcntl.h
+# linux/magic.h, linux/fs.h, fcntl.h
 _BPF_FS_MAGIC = 0xCAFE4A11
-_SO_NETNS_COOKIE = 71
 _RENAME_EXCHANGE = 2
 _AT_FDCWD = -100
 _LIBC = ctypes.CDLL(None, use_errno=True)
@@ -90,7 +89,7 @@ class Pins:
     def describe(self, program: Program, secrets: Secrets) -> dict[str, BpfMap]:
         """Everything to be pinned: the program's maps, and the two that say what they are, bound to the program."""
         layouts = [program.maps[name].layout.as_json() for name in _DESCRIBED if name in program.maps]
-        text = json.dumps({"netns": _netns_cookie(), "maps": layouts}, separators=(",", ":")).encode()
+        text = json.dumps({"netns": cookie(), "maps": layouts}, separators=(",", ":")).encode()
         if len(text) > _LAYOUT.value_size:
             raise DataplaneError(f"the shapes of maps take {len(text)} bytes, and {_LAYOUT.value_size} are possible")
         described = {"layout": _LAYOUT, "secrets": _SECRETS}
@@ -196,7 +195,7 @@ def _described(held: Mapping[str, int]) -> Old | None:
     shapes: dict[str, Layout] = {}
     if len(known) == len(own):
         text = json.loads(bytes(known["layout"].lookup(0) or b"").rstrip(b"\0") or b"{}")
-        if text.get("netns") == _netns_cookie():
+        if text.get("netns") == cookie():
             shapes = {values["name"]: Layout.of(values) for values in text["maps"]}
     maps = {name: BpfMap(held[name], shapes[name]) for name in held if name in shapes}
     for name, descriptor in held.items():
@@ -209,12 +208,6 @@ def _described(held: Mapping[str, int]) -> Old | None:
 
 def _shape(layout: Layout) -> tuple[str, int, int, int, int]:
     return layout.name, layout.kind, layout.key_size, layout.value_size, layout.max_entries
-
-
-def _netns_cookie() -> int:
-    """A number that no other network namespace has had since the machine was started."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
-        return int.from_bytes(any_socket.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8), "little")
 
 
 def _namespace() -> str:

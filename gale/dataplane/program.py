@@ -9,12 +9,12 @@ Compiling happens in a child (compiler.py); what comes back is file descriptors,
 import os
 import secrets
 import sys
-import time
 import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from gale.dataplane import jiffies
 from gale.dataplane.address import packed
 from gale.dataplane.bpfmap import BpfMap
 from gale.dataplane.compiler import compile_and_load, source
@@ -31,8 +31,6 @@ FLOW_PLACES_EACH, RETURN_PLACES_EACH, FRAGMENTS = 4, 2, 16384
 
 _NOTHING: Mapping[str, BpfMap] = MappingProxyType({})
 _NO_PROGRAMS: Mapping[str, str] = MappingProxyType({})
-_CLOCK_MONOTONIC_COARSE = 6
-"""linux/time.h; the time module has no name for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +119,7 @@ def constants(settings: DataplaneSettings, known: Secrets, modes: frozenset[str]
         "SOURCE_ADDRESS": f"{_native(packed(settings.source_address)[12:])}U",
         **words6,
         "PUBLIC_IFINDEX": interface_index(settings.public_interface),
-        "JIFFIES_PER_S": jiffies_per_second(),
+        "JIFFIES_PER_S": jiffies.per_second(),
         "SECRET_0": f"{known.first}ULL",
         "SECRET_1": f"{known.second}ULL",
     }
@@ -131,11 +129,6 @@ def constants(settings: DataplaneSettings, known: Secrets, modes: frozenset[str]
 def _native(packet_order: bytes) -> int:
     """The number that, stored by this machine, has these bytes."""
     return int.from_bytes(packet_order, sys.byteorder)
-
-
-def jiffies_per_second() -> int:
-    """The kernel's tick, which is the resolution of its coarse clock."""
-    return round(1 / time.clock_getres(_CLOCK_MONOTONIC_COARSE))
 
 
 def _close(descriptors: tuple[int, ...]) -> None:

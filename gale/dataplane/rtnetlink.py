@@ -11,6 +11,7 @@ was opened in.
 
 import socket
 import struct
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -109,6 +110,11 @@ def attributes(data: bytes, offset: int = 0, end: int | None = None) -> dict[int
         found[name & _TYPE_MASK] = data[offset + _ATTRIBUTE.size : offset + size]
         offset += max(_ATTRIBUTE.size, size + -size % _ALIGN)
     return found
+
+
+def number(value: bytes) -> int:
+    """An attribute that is one; 0 for one that is not there."""
+    return int.from_bytes(value, sys.byteorder)
 
 
 def messages(data: bytes) -> Iterator[tuple[int, int, int]]:

@@ -24,7 +24,7 @@ from gale.dataplane.farewell import forget
 from gale.dataplane.links import interface_index
 from gale.dataplane.maps import Maps, born_before
 from gale.dataplane.pins import KEPT, Old, Pins
-from gale.dataplane.program import PRIVATE_PROGRAM, PUBLIC_PROGRAM, Secrets, jiffies_per_second, load
+from gale.dataplane.program import PRIVATE_PROGRAM, PUBLIC_PROGRAM, Secrets, load
 from gale.dataplane.settings import DataplaneSettings
 from gale.dataplane.syscall import program_info
 from gale.errors import DataplaneError, HostError
@@ -170,7 +170,7 @@ class Start:
             _take_filters(self._pins, str(interface))
 
     def _let_flows_be_missing(self, seconds: int) -> None:
-        until = (jiffies.now() + seconds * jiffies_per_second()) % (1 << 32) if seconds else 0
+        until = (jiffies.now() + seconds * jiffies.per_second()) % (1 << 32) if seconds else 0
         self.program.maps["takeover"].update(0, max(until, 1) if seconds else 0)
 
     def _to_convert(self, old: Old | None) -> dict[str, Conversion]:

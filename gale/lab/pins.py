@@ -6,17 +6,16 @@ gale-node remembers of its machine (gale/prepare/memory.py) is named by the name
 """
 
 import shutil
-import socket
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
+from gale.dataplane.namespace import cookie
 from gale.errors import LabError
 from gale.lab import netns
 from gale.prepare.memory import RUN
 
 PINS = Path("/sys/fs/bpf/gale")
-SO_NETNS_COOKIE, COOKIE_SIZE = 71, 8  # asm-generic/socket.h; the socket module has no name for it
 
 
 def folders(namespaces: Iterable[str], root: Path = PINS) -> list[Path]:
@@ -31,9 +30,7 @@ def folders(namespaces: Iterable[str], root: Path = PINS) -> list[Path]:
 
 def memory_of(namespace: str) -> Path:
     """Of a gale-node in this namespace. Raises LabError when the namespace is not there."""
-    with netns.inside(namespace, lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as probe:
-        cookie = probe.getsockopt(socket.SOL_SOCKET, SO_NETNS_COOKIE, COOKIE_SIZE)
-    return RUN / f"{int.from_bytes(cookie, 'little')}.json"
+    return RUN / f"{netns.inside(namespace, cookie)}.json"
 
 
 def remove(namespaces: Iterable[str]) -> None:

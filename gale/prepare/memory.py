@@ -12,13 +12,12 @@ from pathlib import Path
 
 import msgspec
 
+from gale.dataplane.namespace import cookie
 from gale.errors import HostError
 from gale.prepare.plan import Change
 
 RUN = Path("/run/gale-node")
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
-_SO_NETNS_COOKIE = 71  # asm-generic/socket.h; the socket module has no name for it
-_COOKIE_SIZE = 8
 
 
 class _File(msgspec.Struct):
@@ -30,7 +29,7 @@ class Memory:
     """Of the network namespace of the thread that makes it."""
 
     def __init__(self, folder: Path = RUN) -> None:
-        self._path = folder / f"{_namespace()}.json"
+        self._path = folder / f"{cookie()}.json"
 
     def read(self) -> tuple[Change, ...]:
         """In the order they were made. Raises HostError for a file that cannot be read."""
@@ -66,12 +65,6 @@ def alone() -> Iterator[None]:
         except OSError as error:
             raise HostError("another gale-node prepares this machine: stop it first") from error
         yield
-
-
-def _namespace() -> int:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        cookie = probe.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, _COOKIE_SIZE)
-    return int.from_bytes(cookie, "little")
 
 
 def _boot() -> str:

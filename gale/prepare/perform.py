@@ -12,7 +12,7 @@ from typing import Any
 import structlog
 from pyroute2.netlink.exceptions import NetlinkError
 
-from gale.dataplane.netlink import ask
+from gale.dataplane.netlink import ask, unless
 from gale.dataplane.program import Program
 from gale.errors import GaleError, HostError
 from gale.prepare import programs
@@ -43,7 +43,7 @@ class Workshop:
                 _explained(lambda: _write(name, value))
                 tell("setting changed", setting=name, value=value, before=before, **note)
             case Address(address):
-                _explained(lambda: _unless(errno.EEXIST, lambda: _add(address)))
+                _explained(lambda: unless(errno.EEXIST, lambda: _add(address)))
                 tell("service address put on loopback, where nobody is answered for it", address=address, **note)
             case Attached(interface, name, contents, _):
                 how = _explained(lambda: programs.attach(self._program(contents), name, interface))
@@ -64,7 +64,7 @@ def take_back(change: Change) -> None:
             if _explained(lambda: _restore(name, value, before)):
                 log.info("setting put back", setting=name, value=before)
         case Address(address):
-            _explained(lambda: _unless(errno.EADDRNOTAVAIL, lambda: _remove(address)))
+            _explained(lambda: unless(errno.EADDRNOTAVAIL, lambda: _remove(address)))
             log.info("service address taken off loopback", address=address)
         case Attached(interface, name, _, clsact):
             if _explained(lambda: programs.detach(name, interface, clsact)):
@@ -130,15 +130,6 @@ def _remove(address: str) -> None:
 def _loopback(ipr: Any) -> int:
     (index,) = ipr.link_lookup(ifname=LOOPBACK)
     return int(index)
-
-
-def _unless(code: int, request: Callable[[], object]) -> None:
-    """Does the request; that it has been done already, which the kernel says with `code`, is no error."""
-    try:
-        request()
-    except NetlinkError as error:
-        if error.code != code:
-            raise
 
 
 def _explained(action: Callable[[], Any]) -> Any:

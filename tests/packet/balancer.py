@@ -12,14 +12,13 @@ from typing import Any
 
 from scapy.packet import Packet
 
-from gale.dataplane import listeners
+from gale.dataplane import jiffies, listeners
 from gale.dataplane.abi import Action, verdicts
 from gale.dataplane.address import unpacked
 from gale.dataplane.bpfmap import BpfMap
 from gale.dataplane.hop import NO_HOP, Hop
-from gale.dataplane.jiffies import now
 from gale.dataplane.maps import Maps
-from gale.dataplane.program import jiffies_per_second, load
+from gale.dataplane.program import load
 from gale.dataplane.settings import DataplaneSettings, Listener
 from gale.dataplane.testrun import run_program
 from gale.dataplane.words import FLAGS_SHIFT, birth_of, flags, flags_of
@@ -134,7 +133,7 @@ class Table:
 
     def entries(self) -> list[Entry]:
         """Those in use."""
-        known, used, clock = flags(), flags()["used"], now()
+        known, used, clock = flags(), flags()["used"], jiffies.now()
         found = []
         for place in self.places():
             leaf = self.map.Leaf.from_buffer(self.memory, place * self.map.stride)
@@ -150,7 +149,7 @@ class Table:
                         socket.ntohs(leaf.source_port),
                         frozenset(name for name, bit in known.items() if bits & bit),
                         birth_of(leaf.word),
-                        (clock - leaf.word & STAMP) / jiffies_per_second(),
+                        (clock - leaf.word & STAMP) / jiffies.per_second(),
                     )
                 )
         return found
@@ -237,7 +236,7 @@ class Balancer:
 
     def jiffies(self, seconds: float) -> int:
         """So long from now."""
-        return now() + round(seconds * jiffies_per_second()) & STAMP
+        return jiffies.now() + round(seconds * jiffies.per_second()) & STAMP
 
     def table(self, name: str) -> BpfMap:
         return self.program.maps[name]
@@ -245,7 +244,7 @@ class Balancer:
     def quiet(self, seconds: float) -> None:
         """As if nobody had sent anything for that long."""
         for table in (self.flows, self.returns):
-            table.age(round(seconds * jiffies_per_second()))
+            table.age(round(seconds * jiffies.per_second()))
 
     def mark(self, flag: str) -> None:
         """As if every flow had been seen to be so."""

@@ -9,7 +9,7 @@ from scapy.layers.inet6 import ICMPv6PacketTooBig, IPv6
 from scapy.layers.l2 import Dot1AD, Dot1Q, Ether
 from scapy.packet import Packet
 
-from gale.dataplane.program import jiffies_per_second
+from gale.dataplane import jiffies
 from tests.packet.balancer import MTU, NUMBERS, Balancer, Outcome
 from tests.packet.direct import on_one_cpu
 from tests.packet.packets import (
@@ -119,11 +119,11 @@ def test_a_first_fragment_is_forgotten(balancer: Balancer, talk: Talk) -> None:
     balancer.public(first)
     table = balancer.table("fragments")
     for key, seen in table.entries():
-        seen.seen -= (FRAGMENTS_LIVE_S - 1) * jiffies_per_second()
+        seen.seen -= (FRAGMENTS_LIVE_S - 1) * jiffies.per_second()
         table[key] = seen
     assert balancer.public(last).verdict == "forwarded"
     for key, seen in table.entries():
-        seen.seen -= 2 * jiffies_per_second()
+        seen.seen -= 2 * jiffies.per_second()
         table[key] = seen
     balancer.public(last).must_be("later_fragment", last)
 
