@@ -21,7 +21,8 @@ INPUTS = 2_000_000
 WITHIN_S = 270
 EPOCHS = 100
 """Of a thousand frames each."""
-EPOCHS_TO_BITE = 60
+EPOCHS_TO_BITE = 200
+"""The plant that is hardest to find takes 4 on average, so that one in 10²⁰ runs would miss it."""
 RARE = {"no_port", "no_room", "taking_over"}
 """Verdicts that need full tables or a change of layout; other tests see to them."""
 
@@ -62,7 +63,7 @@ def test_so_it_is_when_less_is_served(name: str) -> None:
 @pytest.mark.usefixtures("bpf", "one_cpu")
 @pytest.mark.parametrize("name", PLANTS)
 def test_a_planted_fault_is_found(name: str) -> None:
-    """Within the first 60,000 inputs of whatever seed."""
+    """Of whatever seed; and what shows it is made small, for the same frames have the same outcome again."""
     text = text_with(source(), PLANTS[name])
     hunt = Hunt(Rig(CASTS["all"].settings, text, explain="explanation" in name), random.randrange(1 << 32))
     failures = (hunt.epoch(number) for number in range(EPOCHS_TO_BITE))

@@ -1,7 +1,8 @@
 """The real programs over maps of their own, run on a frame as fast as Python can: a buffer that is used again for every
 system call, and counters in memory that this process shares with the kernel.
 
-For that the text of bpf/ is compiled with one change: the counters of verdicts are one array instead of one per CPU.
+For that the text of bpf/ is compiled with two changes: the counters of verdicts are one array instead of one per CPU;
+and the port that a flow gets by chance follows from the flow, not from the time, so that the same frames get the same.
 """
 
 import ctypes
@@ -35,6 +36,7 @@ SHARED_COUNTERS = (
     "BPF_PERCPU_ARRAY(verdicts, __u64, VERDICT_COUNT);",
     'BPF_F_TABLE("array", __u32, __u64, verdicts, VERDICT_COUNT, BPF_F_MMAPABLE);',
 )
+REPEATABLE = ("chance = now ^ flow_hash(", "chance = flow_hash(")
 _BPF = 321 if os.uname().machine == "x86_64" else 280
 _ROOM = 4096
 _INCLUDE = re.compile(r'^#include "(\w+\.h)"$', re.MULTILINE)
@@ -112,7 +114,7 @@ class Rig:
     """Programs and maps for `settings`, compiled from `text`. Runs must stay on one CPU. `explain`: may be asked."""
 
     def __init__(self, settings: DataplaneSettings, text: bytes, explain: bool = True) -> None:
-        shared = text_with(text, [SHARED_COUNTERS])
+        shared = text_with(text, [SHARED_COUNTERS, REPEATABLE])
         self.program = load(settings, shared, secrets=Secrets(0x5EED, 0xFEED))
         self.maps = Maps(self.program, settings)
         self.maps.set_link(LINK, 1)
