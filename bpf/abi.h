@@ -9,10 +9,8 @@
  * numbers BCC generates code to print it, and starting gale-lb would take seconds.
  *
  * Compile-time settings (-D, from gale/dataplane/program.py): SERVICES, SLOTS, FLOWS: capacities; WITH_L2, WITH_L3,
- * WITH_L4, WITH_IPV6: 1 when some service asks for it; SOURCE_ADDRESS: a __be32 constant, the load balancer's own
- * address that nodes see and answer to; SOURCE6_0 .. SOURCE6_3: its IPv6 address in four __be32 words, 0 without one;
- * PUBLIC_IFINDEX: the interface answers leave by; JIFFIES_PER_S: the kernel's tick; SECRET_0, SECRET_1: 64 random bits
- * each, which place flows in their tables.
+ * WITH_L4, WITH_IPV6: 1 when some service asks for it; HAS_SOURCE6: 1 when the load balancer has an IPv6 address of its
+ * own; JIFFIES_PER_S: the kernel's tick. What differs from one start to the next is in late.h.
  */
 #pragma once
 #include "address.h"

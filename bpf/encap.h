@@ -6,10 +6,10 @@
  */
 #pragma once
 #include "csum.h"
+#include "late.h"
 #include "packet.h"
 
 #define TUNNEL_TTL 64
-#define HAS_SOURCE6 (SOURCE6_0 || SOURCE6_1 || SOURCE6_2 || SOURCE6_3)
 #define DO_NOT_FRAGMENT bpf_htons(0x4000)
 
 /* The byte with DSCP and ECN, of either version. */
@@ -56,6 +56,6 @@ static __always_inline void write_outer6(struct ipv6hdr *outer, __u8 class, __u1
     outer->payload_len = bpf_htons(inside);
     outer->nexthdr = protocol;
     outer->hop_limit = TUNNEL_TTL;
-    *(union address *)&outer->saddr = (union address){.words = {SOURCE6_0, SOURCE6_1, SOURCE6_2, SOURCE6_3}};
+    *(union address *)&outer->saddr = (union address){.halves = {SOURCE6_0, SOURCE6_1}};
     *(union address *)&outer->daddr = *destination;
 }

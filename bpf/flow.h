@@ -18,6 +18,7 @@
 #pragma once
 #include "abi.h"
 #include "hash.h"
+#include "late.h"
 
 #define FLOW_WAYS 4
 _Static_assert((FLOW_PLACES & (FLOW_PLACES - 1)) == 0, "a hash is masked to a place");

@@ -14,7 +14,7 @@
 static __always_inline union address own_address(const int version) {
     if (version == 4)
         return address4(SOURCE_ADDRESS);
-    return (union address){.words = {SOURCE6_0, SOURCE6_1, SOURCE6_2, SOURCE6_3}};
+    return (union address){.halves = {SOURCE6_0, SOURCE6_1}};
 }
 
 static __always_inline const struct hop *hop_to(const struct node *node, const int version) {
@@ -23,9 +23,7 @@ static __always_inline const struct hop *hop_to(const struct node *node, const i
 
 /* Both ends of a node's way have an address of this version. */
 static __always_inline bool both_have(const struct node *node, const int version) {
-    union address own = own_address(version);
-
-    return has_address(node, version) && (own.halves[0] || own.halves[1]);
+    return has_address(node, version) && (version == 4 || HAS_SOURCE6);
 }
 
 /*

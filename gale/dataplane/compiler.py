@@ -1,12 +1,11 @@
-"""Compiles and loads BPF programs with BCC, in a process of its own that ends when it has handed them over.
+"""Compiles BPF programs with BCC, in a process of its own that ends when it has handed over what came of it.
 
-BCC and LLVM cost more memory than all of gale-lb, and are needed for a second. So `compile_and_load` starts this module
-as a child, which answers over a socket: the file descriptors of programs and maps, and the shapes of the maps.
+BCC and LLVM cost more memory than all of gale-lb, and are needed for a second. So `compile_text` starts this module as
+a child:
 
-    parent ── a text, maps to go on with ──> child: compile, put the maps in place, load ── descriptors ──> parent
+    parent ── a text on standard input ──> child: compile ── instructions, shapes of maps (compiled.py) ──> parent
 
-A map that is to be gone on with takes the place of the one BCC made, if their shapes are equal: the child gives it the
-same file descriptor, by which BCC names maps in the code it loads next.
+Nothing that the child holds is needed any more: the parent makes the maps and loads the programs (program.py).
 
 BCC asks for a kernel source tree; bpf/include/ stands in for one (bpf/README.md). What BCC and clang have to say goes
 to the child's standard error, and their first complaint becomes the text of the error.
@@ -15,19 +14,15 @@ to the child's standard error, and their first complaint becomes the text of the
 import ctypes
 import json
 import os
-import socket
-import struct
 import subprocess
 import sys
 import sysconfig
-import tempfile
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import IO, Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from gale.dataplane.abi import BPF_DIRECTORY
+from gale.dataplane.compiled import Compiled
 from gale.dataplane.layout import Layout
-from gale.dataplane.syscall import map_info
 from gale.errors import DataplaneError, HostError
 
 PARTS = (
@@ -46,12 +41,12 @@ PARTS = (
 
 WITHIN_S = 300.0  # a bound against hanging: a machine in software emulation takes more than a minute
 
-_SIZE = struct.Struct("=Q")
-_DESCRIPTORS_MAX = 200
 _NO_BCC = (
     "bcc is missing: apt-get install python3-bpfcc, and make the virtual environment from the distribution's Python "
     "with --system-site-packages"
 )
+_MISSING, _REFUSED = 3, 4
+"""Exit codes of the child; its standard output is the reason then."""
 
 
 def source(*parts: str) -> bytes:
@@ -61,144 +56,98 @@ def source(*parts: str) -> bytes:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Loaded:
-    """File descriptors, which the caller must close. `adopted`: maps that were gone on with, by name."""
-
-    programs: Mapping[str, int]
-    maps: Mapping[str, tuple[int, Layout]]
-    adopted: frozenset[str]
+def headers() -> list[tuple[str, bytes]]:
+    """What such a text may include of bpf/: names and contents."""
+    return [(str(path.relative_to(BPF_DIRECTORY)), path.read_bytes()) for path in sorted(BPF_DIRECTORY.rglob("*.h"))]
 
 
-def compile_and_load(
-    text: bytes, cflags: Sequence[str], programs: Mapping[str, str], adopt: Mapping[str, tuple[int, Layout]]
-) -> Loaded:
-    """`programs`: name -> "xdp" or "tc". Raises HostError without BCC, DataplaneError for a text that is refused."""
+def compile_text(text: bytes, cflags: Sequence[str], programs: Iterable[str]) -> Compiled:
+    """Raises HostError without BCC, DataplaneError for a text that is refused."""
     user_api = ["/usr/include", f"/usr/include/{sysconfig.get_config_var('MULTIARCH')}"]
     request = {
         "text": text.decode(),
         "cflags": ["-g0", *(f"-I{directory}" for directory in (BPF_DIRECTORY, *user_api)), *cflags],
-        "programs": dict(programs),
-        "adopt": [layout.as_json() for _, layout in adopt.values()],
+        "programs": list(programs),
     }
-    here, there = socket.socketpair()
-    with here, there, tempfile.TemporaryFile() as said:
-        here.settimeout(WITHIN_S)
-        child = _start(there, said)
-        there.close()
-        try:
-            _send(here, request, [descriptor for descriptor, _ in adopt.values()])
-            answer, descriptors = _receive(here)
-        except (OSError, EOFError) as error:
-            child.kill()
-            why = f"the compiler ended with {child.wait()}: {error}"
-            raise DataplaneError(_complaint(said, why)) from error
-        finally:
-            child.kill()
-            child.wait()
-        if "missing" in answer:
-            raise HostError(f"{_NO_BCC} ({answer['missing']})")
-        if "error" in answer:
-            raise DataplaneError(_complaint(said, answer["error"]))
-    layouts = [Layout.of(layout) for layout in answer["maps"]]
-    maps = {layout.name: (descriptor, layout) for descriptor, layout in zip(descriptors, layouts, strict=False)}
-    fds = dict(zip(answer["programs"], descriptors[len(layouts) :], strict=True))
-    return Loaded(fds, maps, frozenset(answer["adopted"]))
-
-
-def _start(socket_there: socket.socket, said: IO[bytes]) -> subprocess.Popen[bytes]:
     package = str(BPF_DIRECTORY.parent)
     path = os.pathsep.join([package, *filter(None, [os.environ.get("PYTHONPATH")])])
-    environment = os.environ | {"BCC_KERNEL_SOURCE": str(BPF_DIRECTORY), "PYTHONPATH": path}
-    number = socket_there.fileno()
-    return subprocess.Popen(
-        [sys.executable, "-P", "-m", "gale.dataplane.compiler", str(number)],
-        pass_fds=[number],
-        stdin=subprocess.DEVNULL,
-        stdout=said,
-        stderr=said,
-        env=environment,
-    )
-
-
-def _complaint(said: IO[bytes], error: str) -> str:
-    """The compiler's first error, which begins with the file; else the verifier's last word, before its statistics."""
-    said.seek(0)
-    output = said.read().decode(errors="replace")
-    lines = [line.strip() for line in output.splitlines() if line.strip() and not line.startswith("processed ")]
-    compilers = next((line for line in lines if "error:" in line), None)
-    return compilers or f"bpf/: {error}: {lines[-1]}" if lines else f"bpf/: {error}"
-
-
-def _send(there: socket.socket, message: Mapping[str, Any], descriptors: Sequence[int]) -> None:
-    data = json.dumps(message).encode()
-    socket.send_fds(there, [_SIZE.pack(len(data))], list(descriptors))
-    there.sendall(data)
-
-
-def _receive(there: socket.socket) -> tuple[dict[str, Any], list[int]]:
-    head, descriptors, _, _ = socket.recv_fds(there, _SIZE.size, _DESCRIPTORS_MAX)
-    if len(head) < _SIZE.size:
-        raise EOFError("it said nothing")
-    left, data = _SIZE.unpack(head)[0], bytearray()
-    while left > len(data) and (chunk := there.recv(1 << 20)):
-        data += chunk
-    return json.loads(data), descriptors
+    try:
+        child = subprocess.run(
+            [sys.executable, "-P", "-m", "gale.dataplane.compiler"],
+            input=json.dumps(request).encode(),
+            capture_output=True,
+            timeout=WITHIN_S,
+            env=os.environ | {"BCC_KERNEL_SOURCE": str(BPF_DIRECTORY), "PYTHONPATH": path},
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise DataplaneError(f"bpf/: the compiler has not ended within {WITHIN_S:g} s") from error
+    if child.returncode == 0:
+        return Compiled.of(child.stdout)
+    reason = child.stdout.decode(errors="replace")
+    if child.returncode == _MISSING:
+        raise HostError(f"{_NO_BCC} ({reason})")
+    said = [line.strip() for line in child.stderr.decode(errors="replace").splitlines() if line.strip()]
+    complaint = next((line for line in said if "error:" in line), None)
+    ended = reason if child.returncode == _REFUSED else f"the compiler ended with {child.returncode}"
+    raise DataplaneError(complaint or ": ".join(["bpf/", ended, *said[-1:]]))
 
 
 # The child
 
 
-def _serve(there: socket.socket) -> None:
-    request, adopted = _receive(there)
-    try:
-        import bcc
-    except ImportError as error:
-        _send(there, {"missing": str(error)}, [])
-        return
-    try:
-        answer, descriptors = _load(bcc, request, adopted)
-    except Exception as error:  # BCC raises nothing more specific
-        _send(there, {"error": str(error)}, [])
-    else:
-        _send(there, answer, descriptors)
+def _serve() -> int:
+    answer = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # BCC may print
+    with answer:
+        try:
+            import bcc
+
+            answer.write(_compiled(bcc, json.load(sys.stdin)).as_bytes())
+        except ImportError as error:
+            answer.write(str(error).encode())
+            return _MISSING
+        except Exception as error:  # BCC raises nothing more specific
+            answer.write(str(error).encode())
+            return _REFUSED
+    return 0
 
 
-def _load(bcc: Any, request: Mapping[str, Any], adopted: Sequence[int]) -> tuple[dict[str, Any], list[int]]:
+def _compiled(bcc: Any, request: Mapping[str, Any]) -> Compiled:
     module = bcc.BPF(text=request["text"].encode(), cflags=request["cflags"])
-    maps = _maps(bcc.lib, module.module)
-    old = {layout["name"]: (descriptor, layout) for descriptor, layout in zip(adopted, request["adopt"], strict=True)}
-    kept = [layout.name for _, layout in maps if layout.name in old and old[layout.name][1] == layout.as_json()]
-    for descriptor, layout in maps:
-        if layout.name in kept:
-            os.dup2(old[layout.name][0], descriptor)
-    programs = {name: _load_program(bcc, module, name, kind) for name, kind in request["programs"].items()}
-    answer = {"maps": [layout.as_json() for _, layout in maps], "programs": list(programs), "adopted": kept}
-    return answer, [*(descriptor for descriptor, _ in maps), *programs.values()]
+    return Compiled(_maps(bcc.lib, module.module), {name: _code(module, name) for name in request["programs"]})
 
 
-def _load_program(bcc: Any, module: Any, name: str, kind: str) -> int:
+def _code(module: Any, name: str) -> bytes:
     try:
-        return int(module.load_func(name.encode(), {"xdp": bcc.BPF.XDP, "tc": bcc.BPF.SCHED_CLS}[kind]).fd)
+        return bytes(module.dump_func(name.encode()))
     except Exception as error:  # likewise
-        raise RuntimeError(f"{name}: the kernel refuses it") from error
+        raise RuntimeError(f"{name}: no such program in the text") from error
 
 
-def _maps(lib: Any, module: Any) -> list[tuple[int, Layout]]:
-    """What BCC has made of the text's maps."""
+def _maps(lib: Any, module: Any) -> dict[int, Layout]:
+    """What BCC has made of the text's maps, by the file descriptors that it put into the instructions."""
     lib.bpf_num_tables.argtypes, lib.bpf_num_tables.restype = [ctypes.c_void_p], ctypes.c_size_t
     lib.bpf_table_name.argtypes, lib.bpf_table_name.restype = [ctypes.c_void_p, ctypes.c_size_t], ctypes.c_char_p
-    found = []
+    for ask in (lib.bpf_table_key_size_id, lib.bpf_table_leaf_size_id):
+        ask.argtypes, ask.restype = [ctypes.c_void_p, ctypes.c_size_t], ctypes.c_size_t
+    found = {}
     for index in range(lib.bpf_num_tables(module)):
         name = lib.bpf_table_name(module, index)
-        descriptor = lib.bpf_table_fd(module, name)
         key, leaf = (json.loads(ask(module, name)) for ask in (lib.bpf_table_key_desc, lib.bpf_table_leaf_desc))
-        made = map_info(descriptor)
-        sizes = made.key_size, made.value_size, made.max_entries
-        found.append((descriptor, Layout(name.decode(), made.type, *sizes, made.flags, key, leaf)))
+        found[lib.bpf_table_fd(module, name)] = Layout(
+            name.decode(),
+            lib.bpf_table_type_id(module, index),
+            lib.bpf_table_key_size_id(module, index),
+            lib.bpf_table_leaf_size_id(module, index),
+            lib.bpf_table_max_entries_id(module, index),
+            lib.bpf_table_flags_id(module, index),
+            key,
+            leaf,
+        )
     return found
 
 
 if __name__ == "__main__":
-    with socket.socket(fileno=int(sys.argv[1])) as parent:
-        _serve(parent)
+    code = _serve()
+    os._exit(code)  # LLVM would take its time to put everything away

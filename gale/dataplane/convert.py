@@ -33,15 +33,16 @@ _KEY = ("client", "client_port", "listener")
 _PLACES = {"flows": "gale_flow_places", "returns": "gale_return_places"}
 
 
-def places_program(constants: Sequence[str]) -> Program:
-    """Compiled with the same constants as the packet path."""
-    return load_source(source("places.c"), constants, dict.fromkeys(_PLACES.values(), "xdp"))
+def places_program(program: Program) -> Program:
+    """With the same constants as the packet path."""
+    names = dict.fromkeys(_PLACES.values(), "xdp")
+    return load_source(source("places.c"), program.cflags, names, late=program.late)
 
 
 class Conversion:
-    """Of one table. `constants`: those the new programs were compiled with."""
+    """Of one table. `program`: the new one, by whose constants entries have their places."""
 
-    def __init__(self, old: BpfMap, new: BpfMap, constants: Sequence[str]) -> None:
+    def __init__(self, old: BpfMap, new: BpfMap, program: Program) -> None:
         self._old, self._new = old, new
         self._from, self._to = old.mmap(), memoryview(new.mmap())
         self._size, self._word = new.stride, new.Leaf.word.offset
@@ -51,7 +52,7 @@ class Conversion:
             (had[name][0], has[name][0], min(had[name][1], has[name][1])) for name in had.keys() & has.keys()
         ]
         self._put: dict[int, int] = {}
-        self._places = None if old.max_entries == new.max_entries else places_program(constants)
+        self._places = None if old.max_entries == new.max_entries else places_program(program)
 
     def run(self, lost: set[bytes]) -> int:
         """Takes over what is new since the last time; gives how many entries. `lost`: keys of flows that have no return

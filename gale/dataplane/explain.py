@@ -28,7 +28,8 @@ def explainers(program: Program, text: bytes | None = None) -> Program:
     programs = {"gale_explain_public": "xdp"}
     if program.private_fd is not None:
         programs["gale_explain_private"] = "tc"
-    return load_source(text or source(), [*program.cflags, "-DWITH_EXPLAIN"], programs, program.maps)
+    cflags = [*program.cflags, "-DWITH_EXPLAIN"]
+    return load_source(text or source(), cflags, programs, program.maps, program.late)
 
 
 def explain(program: Program, settings: DataplaneSettings, question: Question, macs: bytes) -> Explanation:

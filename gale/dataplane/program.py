@@ -3,24 +3,31 @@
     program = load(settings)
     program.public_fd, program.maps["nodes"][7]
 
-Compiling happens in a child (compiler.py); what comes back is file descriptors, closed with the objects that own them.
+What was compiled, now in a child (compiler.py) or once before (kept.py), are instructions. The maps are made here, or
+gone on with, and put into the instructions with the late constants (bpf/late.h); then the kernel verifies them. File
+descriptors are closed with the objects that own them.
 """
 
+import ctypes
 import os
 import secrets
 import sys
 import weakref
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from types import MappingProxyType
 
-from gale.dataplane import jiffies
+from gale.dataplane import jiffies, kept
 from gale.dataplane.address import packed
 from gale.dataplane.bpfmap import BpfMap
-from gale.dataplane.compiler import compile_and_load, source
+from gale.dataplane.compiler import source
+from gale.dataplane.layout import Layout
 from gale.dataplane.links import interface_index
 from gale.dataplane.settings import DataplaneSettings
-from gale.dataplane.syscall import require_bpf
+from gale.dataplane.syscall import create_map, load_program, require_bpf
+from gale.errors import DataplaneError
 
 PUBLIC_PROGRAM = "gale_public"
 PRIVATE_PROGRAM = "gale_private"
@@ -31,6 +38,8 @@ FLOW_PLACES_EACH, RETURN_PLACES_EACH, FRAGMENTS = 4, 2, 16384
 
 _NOTHING: Mapping[str, BpfMap] = MappingProxyType({})
 _NO_PROGRAMS: Mapping[str, str] = MappingProxyType({})
+_NONE_LATE: Mapping[str, int] = MappingProxyType({})
+_VERIFIER_LOG = 1 << 24
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,20 +55,28 @@ class Secrets:
 
 
 class Program:
-    """Loaded programs as file descriptors, by name, and their maps. `adopted`: maps that were there before. `cflags`:
-    what they were compiled with."""
+    """Loaded programs as file descriptors, by name, and their maps.
+
+    adopted       maps that were there before
+    cflags, late  constants they were compiled with, and loaded with
+    file          what was taken instead of compiling, if anything was
+    """
 
     def __init__(
         self,
         fds: Mapping[str, int],
         maps: Mapping[str, BpfMap],
-        adopted: frozenset[str] = frozenset(),
-        cflags: tuple[str, ...] = (),
+        adopted: frozenset[str],
+        cflags: tuple[str, ...],
+        late: Mapping[str, int],
+        file: Path | None,
     ) -> None:
         self.fds = fds
         self.maps = maps
         self.adopted = adopted
         self.cflags = cflags
+        self.late = late
+        self.file = file
         self.close = weakref.finalize(self, _close, tuple(fds.values()))
 
     @property
@@ -86,27 +103,66 @@ def load(
     `adopt`: maps to go on with, where their shapes are the same. `secrets`: those that the adopted maps were made with.
     `modes`: beside those of the settings, that flows of earlier listeners ask for.
     """
-    require_bpf()
     known = frozenset(modes) | {listener.mode for listener in settings.listeners}
     programs = {PUBLIC_PROGRAM: "xdp", **({PRIVATE_PROGRAM: "tc"} if "l4" in known else {}), **extra}
-    return load_source(text or source(), constants(settings, secrets or Secrets.new(), known), programs, adopt)
+    late = late_constants(settings, secrets or Secrets.new())
+    return load_source(text or source(), constants(settings, known), programs, adopt, late)
 
 
 def load_source(
-    text: bytes, cflags: Sequence[str], programs: Mapping[str, str], adopt: Mapping[str, BpfMap] = _NOTHING
+    text: bytes,
+    cflags: Sequence[str],
+    programs: Mapping[str, str],
+    adopt: Mapping[str, BpfMap] = _NOTHING,
+    late: Mapping[str, int] = _NONE_LATE,
 ) -> Program:
-    """Any text, such as source("decap.c"), and its programs: name -> "xdp" or "tc". Include paths are known."""
+    """Any text, such as source("decap.c"), and its programs: name -> "xdp" or "tc". Include paths are known.
+    `late`: the values of late constants that it uses."""
     require_bpf()
-    loaded = compile_and_load(text, cflags, programs, {name: (old.fd, old.layout) for name, old in adopt.items()})
-    maps = {name: BpfMap(descriptor, layout) for name, (descriptor, layout) in loaded.maps.items()}
-    return Program(loaded.programs, maps, loaded.adopted, tuple(cflags))
+    compiled, file = kept.compiled(text, cflags, programs)
+    adopted = frozenset(
+        each.name for each in compiled.maps.values() if each.name in adopt and adopt[each.name].layout == each
+    )
+    maps = {
+        number: BpfMap(os.dup(adopt[layout.name].fd), layout) if layout.name in adopted else _new_map(layout)
+        for number, layout in compiled.maps.items()
+    }
+    descriptors = {number: each.fd for number, each in maps.items()}
+    fds: dict[str, int] = {}
+    try:
+        for name, kind in programs.items():
+            fds[name] = _new_program(name, kind, compiled.linked(name, descriptors, late))
+    except BaseException:
+        _close(tuple(fds.values()))
+        raise
+    return Program(fds, {each.name: each for each in maps.values()}, adopted, tuple(cflags), late, file)
 
 
-def constants(settings: DataplaneSettings, known: Secrets, modes: frozenset[str]) -> list[str]:
+def _new_map(layout: Layout) -> BpfMap:
+    shape = layout.kind, layout.key_size, layout.value_size, layout.max_entries, layout.flags
+    try:
+        return BpfMap(create_map(layout.name, *shape), layout)
+    except OSError as error:
+        raise DataplaneError(f"bpf/: map {layout.name}: the kernel refuses it: {error.strerror}") from error
+
+
+def _new_program(name: str, kind: str, instructions: bytes) -> int:
+    """A refusal names the verifier's last word, before its statistics."""
+    try:
+        return load_program(name, kind, instructions)
+    except OSError as error:
+        buffer = ctypes.create_string_buffer(_VERIFIER_LOG)
+        with suppress(OSError):
+            os.close(load_program(name, kind, instructions, buffer))
+        said = [line.strip() for line in buffer.value.decode(errors="replace").splitlines()]
+        words = [line for line in said if line and not line.startswith("processed ")]
+        why = words[-1] if words else error.strerror
+        raise DataplaneError(f"bpf/: {name}: the kernel refuses it: {why}") from error
+
+
+def constants(settings: DataplaneSettings, modes: frozenset[str]) -> list[str]:
     """What bpf/abi.h says is given with -D."""
     flows = settings.flows if "l4" in modes else 1
-    own6 = packed(settings.source_address6) if settings.source_address6 else bytes(16)
-    words6 = {f"SOURCE6_{word}": f"{_native(own6[4 * word : 4 * word + 4])}U" for word in range(4)}
     values = {
         "SERVICES": len(settings.services),
         "SLOTS": settings.slots,
@@ -116,14 +172,23 @@ def constants(settings: DataplaneSettings, known: Secrets, modes: frozenset[str]
         "FRAGMENTS": FRAGMENTS,
         **{f"WITH_{mode.upper()}": int(mode in modes) for mode in ("l2", "l3", "l4")},
         "WITH_IPV6": int(any(":" in listener.address for listener in settings.listeners)),
-        "SOURCE_ADDRESS": f"{_native(packed(settings.source_address)[12:])}U",
-        **words6,
-        "PUBLIC_IFINDEX": interface_index(settings.public_interface),
+        "HAS_SOURCE6": int(settings.source_address6 is not None),
         "JIFFIES_PER_S": jiffies.per_second(),
-        "SECRET_0": f"{known.first}ULL",
-        "SECRET_1": f"{known.second}ULL",
     }
     return [f"-D{name}={value}" for name, value in values.items()]
+
+
+def late_constants(settings: DataplaneSettings, known: Secrets) -> dict[str, int]:
+    """The values for bpf/late.h."""
+    own6 = packed(settings.source_address6) if settings.source_address6 else bytes(16)
+    return {
+        "SECRET_0": known.first,
+        "SECRET_1": known.second,
+        "SOURCE_ADDRESS": _native(packed(settings.source_address)[12:]),
+        "SOURCE6_0": _native(own6[:8]),
+        "SOURCE6_1": _native(own6[8:]),
+        "PUBLIC_IFINDEX": interface_index(settings.public_interface),
+    }
 
 
 def _native(packet_order: bytes) -> int:

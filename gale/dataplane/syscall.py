@@ -5,6 +5,7 @@ import errno
 import os
 import platform
 import struct
+from contextlib import suppress
 from dataclasses import dataclass
 
 from gale.errors import HostError
@@ -36,6 +37,15 @@ _PROG_INFO = struct.Struct("=II8s2I3Q2IQ16s")
 """The start of struct bpf_prog_info: type, id, ..., nr_map_ids, map_ids, name."""
 _NEW_MAP = struct.Struct("=7I16s")
 """Of MAP_CREATE: type, sizes of key and value, max_entries, flags, inner map, NUMA node, name."""
+_NEW_PROGRAM = struct.Struct("=2I2Q2IQ2I16s")
+"""Of PROG_LOAD: type, number of instructions, instructions, licence, the log's level, size and place, version of the
+kernel, flags, name."""
+_PROGRAM_TYPES = {"xdp": 6, "tc": 3}
+_INSTRUCTION_SIZE = 8
+_LICENCE = ctypes.create_string_buffer(b"GPL")
+"""The kernel lends its helpers to such programs only (bpf/LICENSE.GPL-2.0)."""
+_INTERRUPTIONS_MOST = 4
+_NAME_MOST = 15
 _OBJECT = struct.Struct("=Q2I")
 """Of OBJ_PIN and OBJ_GET: path, file descriptor, flags."""
 _MAPS_MAX = 64
@@ -125,9 +135,24 @@ def program_name(number: int) -> str:
         os.close(descriptor)
 
 
-def create_map(name: str, kind: int, key_size: int, value_size: int, max_entries: int) -> int:
+def create_map(name: str, kind: int, key_size: int, value_size: int, max_entries: int, flags: int = 0) -> int:
     """A file descriptor of a new map. Raises OSError."""
-    return bpf(MAP_CREATE, _NEW_MAP.pack(kind, key_size, value_size, max_entries, 0, 0, 0, name.encode()))[0]
+    shape = kind, key_size, value_size, max_entries, flags
+    return bpf(MAP_CREATE, _NEW_MAP.pack(*shape, 0, 0, _name(name)))[0]
+
+
+def load_program(name: str, kind: str, instructions: bytes, log: "ctypes.Array[ctypes.c_char] | None" = None) -> int:
+    """A file descriptor of a new program. `kind`: "xdp" or "tc"; `log`: room for what the verifier says. Raises
+    OSError."""
+    code = ctypes.create_string_buffer(instructions, len(instructions))
+    where = ctypes.addressof(code), ctypes.addressof(_LICENCE)
+    said = (1, len(log), ctypes.addressof(log)) if log else (0, 0, 0)
+    count = len(instructions) // _INSTRUCTION_SIZE
+    attribute = _NEW_PROGRAM.pack(_PROGRAM_TYPES[kind], count, *where, *said, 0, 0, _name(name))
+    for _ in range(_INTERRUPTIONS_MOST):
+        with suppress(BlockingIOError):  # a signal came while it was verified
+            return bpf(PROG_LOAD, attribute)[0]
+    return bpf(PROG_LOAD, attribute)[0]
 
 
 def pin(descriptor: int, path: str) -> None:
@@ -151,6 +176,11 @@ def _info(descriptor: int, asked: bytes) -> bytes:
     info = ctypes.create_string_buffer(asked, len(asked))
     bpf(OBJ_GET_INFO_BY_FD, struct.pack("=IIQ", descriptor, len(info), ctypes.addressof(info)))
     return info.raw
+
+
+def _name(name: str) -> bytes:
+    """As much of it as the kernel keeps."""
+    return name.encode()[:_NAME_MOST]
 
 
 def _text(name: bytes) -> str:

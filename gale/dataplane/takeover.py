@@ -11,7 +11,8 @@ Tables of another shape are converted (convert.py), most of them before the swap
 (`takeover`), the packet path drops packets whose flow it does not know; to pass them would reset connections.
 """
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 
 import structlog
@@ -24,7 +25,7 @@ from gale.dataplane.farewell import forget
 from gale.dataplane.links import interface_index
 from gale.dataplane.maps import Maps, born_before
 from gale.dataplane.pins import KEPT, Old, Pins
-from gale.dataplane.program import PRIVATE_PROGRAM, PUBLIC_PROGRAM, Secrets, load
+from gale.dataplane.program import PRIVATE_PROGRAM, PUBLIC_PROGRAM, Program, Secrets, load
 from gale.dataplane.settings import DataplaneSettings
 from gale.dataplane.syscall import program_info
 from gale.errors import DataplaneError, HostError
@@ -60,7 +61,7 @@ class Start:
             log.warning("flows of listeners that are gone are given up", flows=forget(tables, directory.given_up))
         secrets = old.secrets if old else Secrets.new()
         adopt = {name: known[name] for name in KEPT if name in known}
-        self.program = load(settings, adopt=adopt, secrets=secrets, modes=directory.modes)
+        self.program = _loaded(settings, adopt, secrets, directory.modes)
         self.replaces = attach.xdp_program(self._public) == PUBLIC_PROGRAM
         self.nodes_prepare = bool(directory.addresses_of_nodes() - before.addresses_of_nodes())
         self._born = born_before(known["nodes"]) if "nodes" in known else {}
@@ -177,7 +178,7 @@ class Start:
         if old is None or self.program.private_fd is None:
             return {}
         return {
-            name: Conversion(old.maps[name], self.program.maps[name], self.program.cflags)
+            name: Conversion(old.maps[name], self.program.maps[name], self.program)
             for name in TABLES
             if name in old.maps and name not in self.adopted
         }
@@ -201,6 +202,19 @@ class Start:
             self._pins.drop()
             found.append(f"{self._pins.folder}: other maps than those in use were pinned there")
         return found
+
+
+def _loaded(
+    settings: DataplaneSettings, adopt: Mapping[str, BpfMap], secrets: Secrets, modes: Iterable[str]
+) -> Program:
+    begin_s = time.monotonic()
+    program = load(settings, adopt=adopt, secrets=secrets, modes=modes)
+    seconds = round(time.monotonic() - begin_s, 2)
+    if program.file is None:
+        log.info("packet path compiled and loaded", seconds=seconds)
+    else:
+        log.info("packet path loaded without compiling", file=str(program.file), seconds=seconds)
+    return program
 
 
 def remove(public: str, private: str) -> None:

@@ -48,7 +48,7 @@ class Tables:
     def __init__(self, program: Program) -> None:
         self.program = program
         self.flows, self.returns = program.maps["flows"], program.maps["returns"]
-        self._places = places_program(program.cflags)
+        self._places = places_program(program)
         for table in (self.flows, self.returns):
             table.clear()
 
@@ -121,9 +121,7 @@ class Both:
     """Conversions of both tables, in their order."""
 
     def __init__(self, old: Tables, new: Tables) -> None:
-        self._each = [
-            Conversion(getattr(old, name), getattr(new, name), new.program.cflags) for name in ("returns", "flows")
-        ]
+        self._each = [Conversion(getattr(old, name), getattr(new, name), new.program) for name in ("returns", "flows")]
         self.lost: set[bytes] = set()
 
     def run(self) -> list[int]:

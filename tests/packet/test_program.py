@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gale.dataplane import compiler
+from gale.dataplane import compiler, kept
 from gale.dataplane.compiler import source
 from gale.dataplane.links import interface_addresses, local_addresses
 from gale.dataplane.program import PUBLIC_PROGRAM, Program, load, load_source
@@ -35,6 +35,11 @@ KINDS = {"gale_public": "xdp", "gale_private": "tc"}
 FRAME = bytes(64)
 
 pytestmark = pytest.mark.usefixtures("loaded")
+
+
+@pytest.fixture
+def nothing_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(kept, "DIRECTORY", tmp_path / "kept")
 
 
 def loaded_source(returned: bytes = b"XDP_DROP", adopt: Program | None = None) -> Program:
@@ -81,6 +86,7 @@ def test_file_descriptors_are_closed_with_the_program() -> None:
     assert len(os.listdir("/proc/self/fd")) == before
 
 
+@pytest.mark.usefixtures("nothing_kept")
 def test_bcc_is_not_imported_here() -> None:
     loaded_source()
     assert "libbcc" not in Path("/proc/self/maps").read_text()
@@ -98,23 +104,26 @@ def test_a_source_that_the_verifier_refuses() -> None:
 
 
 def test_a_program_that_is_not_in_the_source() -> None:
-    with pytest.raises(DataplaneError, match=r"bpf/: nosuch: the kernel refuses it"):
+    with pytest.raises(DataplaneError, match=r"^bpf/: nosuch: no such program in the text$"):
         load_source(SOURCE % b"0", [], {"nosuch": "xdp"})
 
 
+@pytest.mark.usefixtures("nothing_kept")
 def test_a_compiler_that_dies(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PYTHONPATH", str(fake_bcc(tmp_path, "import os\nos.abort()")))
-    with pytest.raises(DataplaneError, match=r"bpf/: the compiler ended with -6: it said nothing"):
+    with pytest.raises(DataplaneError, match=r"^bpf/: the compiler ended with -6$"):
         loaded_source()
 
 
+@pytest.mark.usefixtures("nothing_kept")
 def test_a_compiler_that_takes_for_ever(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PYTHONPATH", str(fake_bcc(tmp_path, "import time\ntime.sleep(60)")))
     monkeypatch.setattr(compiler, "WITHIN_S", 0.5)
-    with pytest.raises(DataplaneError, match=r"bpf/: the compiler ended with -9: timed out"):
+    with pytest.raises(DataplaneError, match=r"^bpf/: the compiler has not ended within 0.5 s$"):
         loaded_source()
 
 
+@pytest.mark.usefixtures("nothing_kept")
 def test_bcc_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PYTHONPATH", str(fake_bcc(tmp_path, "raise ImportError('no bcc here')")))
     with pytest.raises(HostError, match=r"bcc is missing: apt-get install python3-bpfcc.*\(no bcc here\)"):
