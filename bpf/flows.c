@@ -113,11 +113,13 @@ static __always_inline bool tells_nothing(const struct packet *packet, __u64 wor
            word_age(word, now) < renewal(word);
 }
 
-/* Follows a flow by a packet of its client. False if it is over and the packet begins another, or if its port is gone.
+/*
+ * Follows a flow by a packet of its client. False if it is over and the packet begins another, or if its port is gone.
+ * `unseen`: nothing is noted, because the packet goes nowhere.
  */
 static __always_inline bool follow(const struct packet *packet, const struct listener *listener, __u16 number,
                                    const struct found *found, const struct node *node, __u32 now, const int version,
-                                   const bool dry) {
+                                   bool unseen) {
     union address address = node_address(node, version);
     __u64 print = fingerprint(&address, version);
     __u32 place = return_place(return_base(print, listener->target_port, packet->protocol), found->source_port);
@@ -133,7 +135,7 @@ static __always_inline bool follow(const struct packet *packet, const struct lis
         return false;
     if (opens(packet) && life_over(word, packet->protocol, now))
         return false;
-    if (dry)
+    if (unseen)
         return true;
     if (!(packet->tcp_flags & TCP_SYN))
         remember_way(path, packet);

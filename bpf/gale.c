@@ -32,10 +32,32 @@ static __always_inline enum verdict parse_error(const struct packet *packet, str
     return parse_quoted(packet, quoted, version);
 }
 
+/*
+ * A service whose mode or target port has changed: flows of the listener it was go on, new ones are the present one's.
+ * A flow of l4 is known by its entry, until it is over, for then its client may have used the port again; what was
+ * stateless goes on so until its client opens it anew. `begins`: the packet may open a flow.
+ */
+static __always_inline __u16 present_or_earlier(const struct directory *known, const union address *client,
+                                                __be16 client_port, __u32 protocol, bool begins, __u16 present) {
+    __u16 earlier = known->listeners[present & (LISTENERS - 1)].earlier & (LISTENERS - 1);
+    struct found found;
+
+    if (protocol == IPPROTO_TCP && begins)
+        return present;
+    for (int turn = 0; turn < 2; turn++) {
+        __u16 number = turn ? earlier : present;
+
+        if (known->listeners[number & (LISTENERS - 1)].mode == L4 && find_flow(client, client_port, number, &found) &&
+            !life_over(found.word, protocol, bpf_jiffies64()))
+            return number;
+    }
+    return known->listeners[earlier].mode == L4 || begins ? present : earlier;
+}
+
 /* An error about what a service sent: its source is the listener. It comes to the address that it is about. */
 static __always_inline enum verdict public_error(struct xdp_md *ctx, struct packet *packet, const int version,
                                                  const bool dry) {
-    struct packet quoted;
+    struct packet quoted = {}; /* else LLVM looks at its ports before it knows whether there are any */
     enum verdict verdict = parse_error(packet, &quoted, version);
     __u32 zero = 0;
     struct directory *known = directory.lookup(&zero);
@@ -46,10 +68,15 @@ static __always_inline enum verdict public_error(struct xdp_md *ctx, struct pack
         return UNRELATED_ERROR;
 
     __u16 number = find_listener(known, &quoted.source, quoted.source_port, quoted.protocol);
-    const struct listener *listener = &known->listeners[number & (LISTENERS - 1)];
 
     if (number == NO_LISTENER)
         return UNRELATED_ERROR;
+    if (WITH_L4 && known->listeners[number & (LISTENERS - 1)].earlier)
+        number =
+            present_or_earlier(known, &quoted.destination, quoted.destination_port, quoted.protocol, false, number);
+
+    const struct listener *listener = &known->listeners[number & (LISTENERS - 1)];
+
     if (dry)
         explain_listener(number, listener);
     if (hops_left(packet, version) <= 1)
@@ -64,29 +91,6 @@ static __always_inline enum verdict find_ports(struct packet *packet, const int 
     if (likely(packet->fragment != LATER))
         return parse_ports(packet, false);
     return recall_ports(packet, version) ? UNDECIDED : LATER_FRAGMENT;
-}
-
-/*
- * A service whose mode or target port has changed: flows of the listener it was go on, new ones are the present one's.
- * A flow of l4 is known by its entry, until it is over, for then its client may have used the port again; what was
- * stateless goes on so until its client opens it anew.
- */
-static __always_inline __u16 present_or_earlier(const struct directory *known, const struct packet *packet,
-                                                __u16 present) {
-    __u16 earlier = known->listeners[present & (LISTENERS - 1)].earlier & (LISTENERS - 1);
-    struct found found;
-
-    if (packet->protocol == IPPROTO_TCP && opens(packet))
-        return present;
-    for (int turn = 0; turn < 2; turn++) {
-        __u16 number = turn ? earlier : present;
-
-        if (known->listeners[number & (LISTENERS - 1)].mode == L4 &&
-            find_flow(&packet->source, packet->source_port, number, &found) &&
-            !life_over(found.word, packet->protocol, bpf_jiffies64()))
-            return number;
-    }
-    return known->listeners[earlier].mode == L4 || opens(packet) ? present : earlier;
 }
 
 static __always_inline enum verdict by_mode(struct xdp_md *ctx, struct packet *packet, const struct listener *listener,
@@ -121,7 +125,8 @@ static __always_inline enum verdict public_packet(struct xdp_md *ctx, struct pac
     if (number == NO_LISTENER)
         return NO_SERVICE;
     if (WITH_L4 && unlikely(known->listeners[number & (LISTENERS - 1)].earlier))
-        number = present_or_earlier(known, packet, number);
+        number =
+            present_or_earlier(known, &packet->source, packet->source_port, packet->protocol, opens(packet), number);
     if (dry)
         explain_listener(number, &known->listeners[number & (LISTENERS - 1)]);
     if (unlikely(packet->fragment == FIRST) && !dry)

@@ -61,6 +61,13 @@ static __always_inline bool taking_over(__u32 now) {
     return until && *until && (__s32)(*until - now) > 0;
 }
 
+/* There is a way to the node, for packets of this size. */
+static __always_inline bool fits(const struct packet *packet, const struct node *node, const int version) {
+    const struct hop *hop = hop_to(node, version);
+
+    return hop->link != NO_LINK && packet->length <= hop->mtu;
+}
+
 /* A packet of a client, to the node of its flow, or to one that is chosen now. */
 static __always_inline enum verdict nat_forward(struct xdp_md *ctx, struct packet *packet,
                                                 const struct listener *listener, __u16 number, const int version,
@@ -78,7 +85,7 @@ static __always_inline enum verdict nat_forward(struct xdp_md *ctx, struct packe
         node = node_of(&found);
         verdict = node ? FORWARDED : NODE_GONE;
         if (node && unlikely(!tells_nothing(packet, found.word, now)) &&
-            !follow(packet, listener, number, &found, node, now, version, dry)) {
+            !follow(packet, listener, number, &found, node, now, version, dry || !fits(packet, node, version))) {
             node = NULL;
             verdict = NO_FLOW;
         }

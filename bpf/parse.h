@@ -86,6 +86,7 @@ static __always_inline int parse_frame(struct packet *packet) {
 #define FRAGMENT_OFFSET bpf_htons(0x1fff)
 #define MORE_FRAGMENTS_6 bpf_htons(0x0001)
 #define FRAGMENT_OFFSET_6 bpf_htons(0xfff8)
+#define SEGMENTS_LEFT bpf_htons(0x00ff) /* likewise, of a routing header */
 
 /* A frame may be longer than its packet (padding), not shorter; a quoted packet usually is cut off. */
 static __always_inline enum verdict parse_ip4(struct packet *packet, __u32 left, const bool quoted) {
@@ -136,6 +137,9 @@ static __always_inline enum verdict parse_extensions(struct packet *packet) {
             return EXTENSIONS;
         if (offset + sizeof(*extension) > packet->length || (void *)(extension + 1) > packet->end)
             return MALFORMED;
+
+        if (next == IPPROTO_ROUTING && extension->offset & SEGMENTS_LEFT)
+            break; /* on its way elsewhere (RFC 8200 4.4): what is behind is not for here */
 
         bool fragment = next == IPPROTO_FRAGMENT;
 

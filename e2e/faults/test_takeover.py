@@ -25,7 +25,8 @@ OPTIONS = LabOptions(udp=True)
 LB = "lb-0"
 KEPT = 200
 PROBE = Path(__file__).with_name("probe.py")
-PROBES_PER_S = 1_000
+PROBES_PER_S = {False: 1_000, True: 5_000}
+"""In the short form, and in the long one."""
 READY_WITHIN_S = 60.0
 
 
@@ -39,10 +40,10 @@ class Probe:
 
 
 @contextmanager
-def probing(lab: Lab, where: str) -> Iterator[Probe]:
+def probing(lab: Lab, where: str, rate: int) -> Iterator[Probe]:
     """Datagrams at an even pace, from the client to the echo behind a load balancer, and back."""
     address, _, port = where.rpartition(":")
-    command = lab.command("client", [sys.executable, str(PROBE), address, port, str(PROBES_PER_S)])
+    command = lab.command("client", [sys.executable, str(PROBE), address, port, str(rate)])
     found = Probe()
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
@@ -70,13 +71,15 @@ def start(lab: Lab, name: str) -> None:
     until(missing, READY_WITHIN_S)
 
 
-def troubled(lab: Lab, results: Results, fault: str, trouble: Callable[[], None], bound_lost: bool = True) -> None:
+def troubled(
+    lab: Lab, results: Results, fault: str, trouble: Callable[[], None], bound_lost: bool = True, long: bool = False
+) -> None:
     """Under requests on kept and new connections, flows that are kept, and datagrams: nothing fails."""
     where = endpoint(lab.topology.instance(LB))
     with (
         lab.flows(where, KEPT, interval_s=0.2) as kept,
         scenes.under_load(lab, LB) as load,
-        probing(lab, where) as probe,
+        probing(lab, where, PROBES_PER_S[long]) as probe,
     ):
         until(lambda: None if kept.last else "flows", within_s=20)
         time.sleep(1)
@@ -88,7 +91,7 @@ def troubled(lab: Lab, results: Results, fault: str, trouble: Callable[[], None]
         alive = kept.last.alive if kept.last else 0
     results.judge(
         "takeover",
-        fault,
+        f"{fault}, {PROBES_PER_S[long]} datagrams/s",
         f"0 failed, 0 of {KEPT} flows broken" + (", 0 lost" if bound_lost else ""),
         f"{load.told}, {len(broken)} flows broken, {probe.lost} of {probe.sent} datagrams lost",
         not load.failed and not broken and alive == KEPT and (not bound_lost or not probe.lost),
@@ -103,16 +106,16 @@ def test_kill_and_start(lab: Lab, results: Results, long: bool) -> None:
             lab.kill(LB)
             start(lab, LB)
 
-    troubled(lab, results, f"kill -9 and start, {times} times", trouble)
+    troubled(lab, results, f"kill -9 and start, {times} times", trouble, long=long)
 
 
 @pytest.mark.long_form
-def test_stop_and_start(lab: Lab, results: Results) -> None:
+def test_stop_and_start(lab: Lab, results: Results, long: bool) -> None:
     def trouble() -> None:
         lab.stop(LB)
         start(lab, LB)
 
-    troubled(lab, results, "stop and start", trouble)
+    troubled(lab, results, "stop and start", trouble, long=long)
 
 
 @pytest.fixture

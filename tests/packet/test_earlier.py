@@ -13,10 +13,16 @@ from tests.packet.packets import (
     NODE_A,
     NODE_MACS,
     PRIVATE_MAC,
+    PUBLIC_MAC,
+    ROUTER,
+    ROUTER_MAC,
+    SOURCE,
     SPORT,
     TALKS,
+    VIP,
     WEB_ON_NODES,
     Talk,
+    packet_of,
     talk_name,
 )
 
@@ -50,11 +56,15 @@ def establish(balancer: Balancer, talk: Talk) -> None:
 
 
 def must_go_on(balancer: Balancer, talk: Talk) -> None:
-    """In both directions, and still after a second, when more is looked at."""
+    """In both directions, and still after a second, when more is looked at; errors, too."""
     for seconds in (0, 2, 0):
         balancer.quiet(seconds)
         balancer.public(talk.from_client()).must_be("forwarded", talk.to_node())
         balancer.private(talk.from_node()).must_be("returned", talk.to_client())
+    sent, seen = (bytes(packet_of(make(ttl=9))) for make in (talk.from_node, talk.to_client))
+    balancer.public(talk.error((ROUTER_MAC, PUBLIC_MAC), (ROUTER, VIP), seen, ttl=64)).must_be(
+        "error_forwarded", talk.error((PRIVATE_MAC, NODE_MACS[NODE_A]), (SOURCE, NODE_A), sent, ttl=63)
+    )
 
 
 @every_talk

@@ -109,6 +109,8 @@ ALL_KINDS = (
     IPv6ExtHdrHopByHop() / IPv6ExtHdrDestOpt() / IPv6ExtHdrRouting() / IPv6ExtHdrFragment() / IPv6ExtHdrDestOpt()
 )
 
+UNFINISHED = IPv6ExtHdrRouting(segleft=1)
+
 
 def syn(talk: Talk) -> Packet:
     return talk.from_client("S")
@@ -208,6 +210,12 @@ PUBLIC = [
         (syn,),
         talks=TCP_ONLY,
     ),
+    Row(
+        "a routing header that names another hop",
+        lambda talk: talk.from_client("S", between=IPv6ExtHdrDestOpt() / UNFINISHED),
+        "other_protocol",
+        talks=IPV6_ONLY,
+    ),
     # dropped
     Row("one hop left", lambda talk: talk.from_client("S", ttl=1), "ttl_expired"),
     Row("no hop left", lambda talk: talk.from_client("S", ttl=0), "ttl_expired"),
@@ -280,6 +288,12 @@ PRIVATE = [
     Row("half a transport header", lambda talk: cut(talk.from_node(), 1), "not_a_reply"),
     Row("a length beyond the frame", lambda talk: with_length(talk.from_node(), 1), "not_a_reply"),
     Row("seven extension headers", lambda talk: talk.from_node(between=extended(7)), "not_a_reply", talks=IPV6_ONLY),
+    Row(
+        "a routing header that names another hop",
+        lambda talk: talk.from_node(between=UNFINISHED),
+        "not_a_reply",
+        talks=IPV6_ONLY,
+    ),
     # dropped
     Row("one hop left", lambda talk: talk.from_node(ttl=1), "ttl_expired"),
 ]
@@ -366,6 +380,19 @@ def test_the_next_hop_is_lost_while_a_flow_is_open(balancer: Balancer, talk: Tal
     balancer.public(talk.from_client()).must_be("no_neighbour", talk.from_client())
     balancer.set_node(NUMBERS[NODE_A], NODE_A)
     balancer.public(talk.from_client()).must_be("forwarded", talk.to_node())
+
+
+@pytest.mark.parametrize("talk", TCP_ONLY, ids=talk_name)
+def test_an_end_that_is_dropped_is_none(balancer: Balancer, talk: Talk) -> None:
+    """The node has not heard of it."""
+    balancer.public(syn(talk))
+    for way, verdict in (({"link": 0}, "no_neighbour"), ({"mtu": 39}, "too_big_quiet")):
+        balancer.set_node(NUMBERS[NODE_A], NODE_A, **way)
+        balancer.public(talk.from_client("R")).must_be(verdict, talk.from_client("R"))
+        assert [entry.flags & {"ended"} for entry in balancer.returns.entries()] == [frozenset()]
+    balancer.set_node(NUMBERS[NODE_A], NODE_A)
+    balancer.public(talk.from_client("R")).must_be("forwarded", talk.to_node("R"))
+    assert [entry.flags & {"ended"} for entry in balancer.returns.entries()] == [{"ended"}]
 
 
 @every_talk

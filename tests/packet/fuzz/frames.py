@@ -69,9 +69,11 @@ def ip(
     return _IP6.pack(6 << 28 | traffic_class << 20, len(payload), protocol, ttl, source, destination) + payload
 
 
-def extension(kind: int, words: int = 0) -> tuple[int, bytes]:
-    """Options are padding; a routing header has no segment left."""
-    rest = bytes(6 + 8 * words) if kind == ROUTING else b"\1" + bytes((4 + 8 * words,)) + bytes(4 + 8 * words)
+def extension(kind: int, words: int = 0, segments_left: int = 0) -> tuple[int, bytes]:
+    """Options are padding. `segments_left`: of a routing header."""
+    rest = b"\1" + bytes((4 + 8 * words,)) + bytes(4 + 8 * words)
+    if kind == ROUTING:
+        rest = bytes((0, segments_left)) + bytes(4 + 8 * words)
     if kind in (HOP_BY_HOP, DESTINATION_OPTIONS, ROUTING):
         return kind, bytes((words,)) + rest
     return kind, bytes(7)

@@ -140,7 +140,8 @@ class Traffic:
         else:
             kinds = (HOP_BY_HOP, DESTINATION_OPTIONS, ROUTING, 44)
             chain = [
-                extension(self._rng.choice(kinds), self._rng.randrange(3)) for _ in range(self._rng.randrange(1, 9))
+                extension(self._rng.choice(kinds), self._rng.randrange(3), int(self._rng.random() < 0.1))
+                for _ in range(self._rng.randrange(1, 9))
             ]
             packets.append(ip(*addresses, protocol, extra, extensions=chain, traffic_class=traffic_class))
         return packets

@@ -147,6 +147,8 @@ def _parse6(frame: bytes, size: int, at: int) -> Packet | str:
             if packet.fragment == LATER:
                 break
             continue
+        if following == ROUTING and frame[at + 3]:
+            return "other_protocol"
         following, at = frame[at], at + 8 + 8 * frame[at + 1]
     if at > end:
         return "malformed"
@@ -217,6 +219,8 @@ def quoted(frame: bytes, packet: Packet) -> Packet | None:
                 if offset & 0xFFF8:
                     return None
                 at += 8
+            elif following == ROUTING and frame[at + 3]:
+                return None
             else:
                 following, at = frame[at], at + 8 + 8 * frame[at + 1]
         inner.protocol = following
