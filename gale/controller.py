@@ -196,6 +196,8 @@ class Controller:
         """Without a quorum, take nodes away that are silent here; with one, follow the log again."""
         before = self._taken_away()
         if quorum:
+            if self._degraded:
+                self._watch.excuse(self._degraded.since_ms)
             self._quorum_ms, self._degraded = now_ms, None
         elif self._quorum_ms is None or now_ms - self._quorum_ms >= ELECTION_MS:
             self._degraded = self._degraded or Degraded()

@@ -9,7 +9,8 @@ quorum is back the overlay is dropped whole: the log has the word again.
 If all nodes are silent at once, it is more likely the cable of this load balancer. Silence is evidence only while other
 nodes are heard: when none was for half of `checks_timeout`, in which each should have sent a check, silence begins to
 count anew, for all, when the first is heard again. So a cable that breaks takes nobody away, and one that heals gives
-every node the whole timeout to come back. What was taken away before stays away.
+every node the whole timeout to come back, also where the quorum is back first: nobody is reported as missed for what
+this load balancer could not hear. What was taken away before stays away.
 
 The slots of nodes that are taken away go to the others by the rule of slots.py, from the table as it is, so only those
 move that must, and a node that is given back finds its own.
@@ -24,11 +25,11 @@ from gale.core.watch import Watch
 
 
 class Degraded:
-    """`away`: the nodes that are taken away, and why."""
+    """`away`: the nodes that are taken away, and why. `since_ms`: silence counts from then on at the earliest."""
 
     def __init__(self) -> None:
         self.away: Mapping[str, str] = {}
-        self._since_ms = 0
+        self.since_ms = 0
         self._committed: ClusterState | None = None
         self._without: Mapping[str, str] = {}
         self._tables: Mapping[str, SlotTable] = {}
@@ -36,8 +37,8 @@ class Degraded:
     def look(self, state: ClusterState, watch: Watch, now_ms: int) -> None:
         """Bring the overlay in line with what is seen now."""
         if not watch.hears(now_ms):
-            self._since_ms = now_ms
-        unwell = watch.unwell(now_ms, self._since_ms)
+            self.since_ms = now_ms
+        unwell = watch.unwell(now_ms, self.since_ms)
         needed = state.shared.health.checks_before_routing
         kept = {name: why for name, why in self.away.items() if watch.row(name, now_ms) < needed}
         away = {**kept, **unwell}

@@ -88,6 +88,11 @@ class Watch:
             if count > 0 and name not in self._seen:
                 self._seen[name] = _Seen(now_ms)
 
+    def excuse(self, until_ms: int) -> None:
+        """Until then nobody could be heard here: silence counts from there."""
+        for seen in self._seen.values():
+            seen.heard_ms = max(seen.heard_ms, until_ms)
+
     def due(self, state: ClusterState, now_ms: int) -> tuple[Observation, ...]:
         """What to report now, as much as one report may hold. Ask again only when the report before has ended."""
         self._timeout_ms = state.shared.health.checks_timeout_ms

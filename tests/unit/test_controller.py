@@ -118,6 +118,18 @@ async def test_when_the_quorum_is_back_the_log_decides_again() -> None:
     assert box.level()
 
 
+async def test_after_an_own_cable_was_broken_nodes_have_the_whole_timeout_to_be_heard_again() -> None:
+    box = await Box().routing(WEB, DB)
+    box.consensus.quorum = False
+    await box.steps(100)
+    box.consensus.quorum = True
+    await box.steps(10)
+    await box.steps(40, (DB,))
+    assert box.phase() is Phase.ROUTING
+    await box.steps(15, (DB,))
+    assert box.phase() is Phase.BANNED
+
+
 async def test_an_election_takes_nothing_away() -> None:
     box = await Box().routing(WEB, DB)
     await box.steps(50, (DB,))
