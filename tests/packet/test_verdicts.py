@@ -21,7 +21,7 @@ from scapy.layers.inet6 import (
 from scapy.layers.l2 import ARP, Dot1Q, Ether
 from scapy.packet import Packet, Padding
 
-from tests.packet.balancer import NUMBERS, Balancer
+from tests.packet.balancer import MTU, NUMBERS, PRIVATE_LINK, Balancer
 from tests.packet.packets import (
     CLIENT,
     ETHERNET,
@@ -386,8 +386,8 @@ def test_the_next_hop_is_lost_while_a_flow_is_open(balancer: Balancer, talk: Tal
 def test_an_end_that_is_dropped_is_none(balancer: Balancer, talk: Talk) -> None:
     """The node has not heard of it."""
     balancer.public(syn(talk))
-    for way, verdict in (({"link": 0}, "no_neighbour"), ({"mtu": 39}, "too_big_quiet")):
-        balancer.set_node(NUMBERS[NODE_A], NODE_A, **way)
+    for link, mtu, verdict in ((0, MTU, "no_neighbour"), (PRIVATE_LINK, 39, "too_big_quiet")):
+        balancer.set_node(NUMBERS[NODE_A], NODE_A, link=link, mtu=mtu)
         balancer.public(talk.from_client("R")).must_be(verdict, talk.from_client("R"))
         assert [entry.flags & {"ended"} for entry in balancer.returns.entries()] == [frozenset()]
     balancer.set_node(NUMBERS[NODE_A], NODE_A)
