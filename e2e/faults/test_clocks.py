@@ -44,10 +44,8 @@ def test_a_clock_that_jumps_bans_nobody_and_moves_no_ban(
             time.sleep(0.05)
         for lb in lab.topology.lbs:
             faults.shift_clock(lb.name, 0)
-        until(
-            lambda: None if "banned" not in standing(watch, "node-2") else "the end of the ban", within_s=4 * EXPIRY_S
-        )
-        lifted_s = time.monotonic() - banned_s
+        until(lambda: None if lifted(watch, banned_s) else "the end of the ban", within_s=4 * EXPIRY_S)
+        lifted_s = lifted(watch, banned_s) - banned_s
         lost = scenes.fallen(watch, began_s, {"node-0", "node-1"})
     results.judge(
         "18 clock jumps",
@@ -56,6 +54,16 @@ def test_a_clock_that_jumps_bans_nobody_and_moves_no_ban(
         f"fell: {sorted(lost) or 'none'}; the ban was lifted after {lifted_s:.1f} s",
         not lost and abs(lifted_s - EXPIRY_S) <= 1.0,
     )
+
+
+def lifted(watch: Watch, banned_s: float) -> float:
+    """When the last of the load balancers first said that the ban is no more, which may be while clocks still jump; 0
+    before that."""
+    ended: dict[str, float] = {}
+    for report in watch.since(banned_s):
+        if report.status and view.phases(report).get("node-2") != "banned":
+            ended.setdefault(report.server, report.at_s)
+    return max(ended.values()) if len(ended) == len(watch.latest) else 0.0
 
 
 def standing(watch: Watch, node: str) -> set[str]:
