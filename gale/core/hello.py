@@ -11,13 +11,15 @@ from gale.core.shared import SharedConfig, differences
 
 @dataclass(frozen=True, slots=True)
 class Hello:
-    """`members`: the list this load balancer is configured with, sorted. `fresh`: it has no log and never had one."""
+    """`members`: the list this load balancer is configured with, sorted. `fresh`: it has no log and never had one.
+    `key`: for datagrams to it and from it, until it starts anew (gale/raft/signs.py)."""
 
     address: str
     members: tuple[str, ...] = ()
     shared: SharedConfig = field(default_factory=SharedConfig)
     enforces: bool = False
     fresh: bool = False
+    key: bytes = field(default=b"", repr=False)
 
 
 @dataclass(frozen=True, slots=True)

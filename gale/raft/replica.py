@@ -151,6 +151,8 @@ class Replica(SyncObj):
         self._begin_together()
         self._ask_before_standing()
         self.doTick(0)
+        if self.leads:
+            self.transport.ask_who_follows()
 
     def submit(self, proposal: Proposal, ended: Callable[[Outcome | None, int], None]) -> None:
         """Append a command. `ended` gets its outcome, or None, and the library's reason, 0 for success."""
@@ -288,6 +290,20 @@ class Replica(SyncObj):
         followed[node] = max(at_s, sent_s)
         if message["success"]:
             indexes[node] = max(index, indexes.get(node, 0))
+
+    def take_question(self, node: Node, term: int) -> bool:
+        if term != self.term or self.leads or not self.journal.healthy:
+            return False
+        self._heard = (node, _now_s())
+        self._may_stand = False
+        if not self._SyncObj__transferInProgress:  # type: ignore[attr-defined]
+            self._put_off()
+        return True
+
+    def take_follower(self, node: Node, term: int, asked_s: float) -> None:
+        if self.leads and term == self.term:
+            followed: dict[Node, float] = self._SyncObj__lastResponseTime  # type: ignore[attr-defined]
+            followed[node] = max(followed.get(node, 0.0), min(asked_s, _now_s()))
 
     def take_canvass(self, node: Node, message: Message) -> Message | None:
         if message["type"] == "canvass":

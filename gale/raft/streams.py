@@ -1,4 +1,4 @@
-"""What the wire between load balancers needs of a connection; TCP in production, a seeded network in the simulation."""
+"""What the wire between load balancers needs of a network: TCP and UDP in production, a seeded one in simulation."""
 
 from collections.abc import Awaitable, Callable
 from typing import Protocol
@@ -36,14 +36,20 @@ class Stream(Protocol):
 
 
 class Streams(Protocol):
-    """Where connections come from. One is handed on only when its source, and with TLS its certificate, is right."""
+    """Where connections and datagrams come from. A connection is handed on only when its source, and with TLS its
+    certificate, is right."""
 
-    async def serve(self, accepted: Callable[[Stream], Awaitable[None]]) -> None:
-        """Begin to listen; `accepted` runs once per connection, each in a task of its own."""
+    async def serve(self, accepted: Callable[[Stream], Awaitable[None]], heard: Callable[[str, bytes], None]) -> None:
+        """Begin to listen; `accepted` runs once per connection, each in a task of its own. `heard` is called with each
+        datagram and the address, "IP:PORT", that it seems to be from."""
         ...
 
     async def dial(self, address: str) -> Stream:
         """Connect to "IP:PORT". Raises OSError or TimeoutError."""
+        ...
+
+    def send(self, address: str, datagram: bytes) -> None:
+        """To a load balancer. It may be lost, or arrive twice, and nobody is told."""
         ...
 
     def close(self) -> None:

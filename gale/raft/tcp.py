@@ -1,4 +1,4 @@
-"""Streams over TCP, with TLS when there are certificates.
+"""Streams over TCP, with TLS when there are certificates; and datagrams over UDP.
 
 Strangers are turned away as early and as cheaply as can be: an address that is not listed before anything is read, too
 many connections before the handshake, a certificate that is not a load balancer's before a byte of it is parsed here.
@@ -17,6 +17,7 @@ from gale.errors import HostError
 from gale.log import Refusals
 from gale.raft.streams import Stream
 from gale.raft.transport import FRAME_MAX
+from gale.raft.udp import Datagrams
 from gale.tls import Credentials, Role, identity
 
 CONNECT_S = 0.4
@@ -74,8 +75,14 @@ class TcpStreams:
         except OSError as error:
             raise HostError(f"Raft cannot listen on {me}: {error.strerror}") from error
         self._listener.setblocking(False)
+        try:
+            self._datagrams = Datagrams(me, [member for member in members if member != me])
+        except HostError:
+            self._listener.close()
+            raise
 
-    async def serve(self, accepted: Callable[[Stream], Awaitable[None]]) -> None:
+    async def serve(self, accepted: Callable[[Stream], Awaitable[None]], heard: Callable[[str, bytes], None]) -> None:
+        self._datagrams.serve(heard)
         self._spawn(self._accept(accepted))
 
     async def dial(self, address: str) -> TcpStream:
@@ -101,7 +108,11 @@ class TcpStreams:
         self._open.add(stream)
         return stream
 
+    def send(self, address: str, datagram: bytes) -> None:
+        self._datagrams.send(address, datagram)
+
     def close(self) -> None:
+        self._datagrams.close()
         for task in self._tasks:
             task.cancel()
         for stream in self._open:

@@ -6,10 +6,14 @@ load balancers, is ignored before a word of Raft. Bounds come before trust: a fr
 is read, the first frame must come soon, and a peer that is silent for a second (alive ones ping ten times as often) is
 dropped and dialled again. What breaks the form ends the connection and is counted.
 
+Where packets are lost a stream may stand still for longer although its peer is well, which then its datagrams say
+(signs.py). So it is kept for five seconds, in which TCP sends again, and another one is dialled beside it.
+
 Between here and the library stand the four rules of rules.py, and the vote before the vote of election.py.
 """
 
 import asyncio
+import os
 import struct
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -24,6 +28,7 @@ from gale.core.hello import Hello, judge
 from gale.log import Refusals
 from gale.raft.disk import DiskError
 from gale.raft.rules import Link, Log, Message, incoming_append, outgoing, takes_answer
+from gale.raft.signs import KEY_BYTES, Sign, opened, sealed
 from gale.raft.streams import Stream, Streams
 
 log = structlog.get_logger()
@@ -37,7 +42,9 @@ IGNORED_RETRY_S = 1.0
 LINGER_S = 0.1  # so that a peer which is ignored has read our hello, and knows why
 HELLO_S = 1.0
 SILENCE_S = 1.0
+STUCK_S = 5.0
 PING_S = 0.1
+ASK_S = 0.05
 TERM_JUMP_MAX = 10_000
 
 LENGTH = struct.Struct(">I")
@@ -85,6 +92,14 @@ class Owner(Log, Protocol):
         append left, at `sent_s`; a late answer says no more than that."""
         ...
 
+    def take_question(self, node: Node, term: int) -> bool:
+        """A peer says that it leads this term. Whether this one follows it there: then it has heard from its leader."""
+        ...
+
+    def take_follower(self, node: Node, term: int, asked_s: float) -> None:
+        """A peer followed in this term when it was asked, at `asked_s`, or later."""
+        ...
+
     def take_canvass(self, node: Node, message: Message) -> Message | None:
         """Take a question before an election, and give the answer; or take an answer."""
         ...
@@ -105,11 +120,16 @@ class _IgnoredError(Exception):
 
 @dataclass(slots=True)
 class Peer:
+    """`framed_s`, `sign_s`: when its last frame, its last datagram came. `asked_us`: the stamp of its last question."""
+
     node: Node
     stream: Stream | None = None
     hello: Hello | None = None
     link: Link = field(default_factory=Link)
     sent_s: dict[int, float] = field(default_factory=dict)  # when each append left that is not answered yet
+    framed_s: float = 0.0
+    sign_s: float = 0.0
+    asked_us: int = 0
 
 
 class PeerTransport(Transport):
@@ -129,18 +149,19 @@ class PeerTransport(Transport):
         super().__init__(owner, me, peers)
         self._owner = owner
         self._me: str = me.id
-        self._hello = hello
+        self._hello = replace(hello, key=os.urandom(KEY_BYTES))
         self._codec = codec
         self._streams = streams
         self._peers = {peer.id: Peer(peer) for peer in sorted(peers, key=lambda peer: str(peer.id))}
         self._tasks: set[asyncio.Task[None]] = set()
         self._gathered: list[tuple[Stream, bytes]] = []
+        self._asked_s = 0.0
         self.refusals = refusals
         self.ignored: dict[str, str] = {}
         self.differs: dict[str, str] = {}
 
     async def start(self) -> None:
-        await self._streams.serve(self._converse)
+        await self._streams.serve(self._converse, self._heard)
         for address in self._peers:
             if self._me > address:
                 self._keep(self._dial(address))
@@ -171,6 +192,33 @@ class PeerTransport(Transport):
         self._gathered.append((peer.stream, self._codec.encode(outgoing(message, peer.link, self._owner))))
         return True
 
+    def ask_who_follows(self) -> None:
+        """On the leader, as often as there is a tick: now and then it asks all peers."""
+        now_s = self._owner.now_s
+        if now_s - self._asked_s >= ASK_S:
+            self._asked_s = now_s
+            for peer in self._peers.values():
+                self._send_sign(peer, Sign(True, self._owner.term, int(now_s * 1e6)))
+
+    def _send_sign(self, peer: Peer, sign: Sign) -> None:
+        if peer.hello and peer.hello.key:
+            self._streams.send(str(peer.node.id), sealed(peer.hello.key + self._hello.key, sign))
+
+    def _heard(self, address: str, datagram: bytes) -> None:
+        """A datagram came. One that does not fit is dropped: it may be for an earlier start of this process."""
+        peer, now_s = self._peers.get(address), self._owner.now_s
+        if peer is None or peer.hello is None or now_s - peer.framed_s > STUCK_S:
+            return
+        if (sign := opened(self._hello.key + peer.hello.key, datagram)) is None:
+            return
+        peer.sign_s = now_s
+        if not sign.asks:
+            self._owner.take_follower(peer.node, sign.term, sign.stamp_us / 1e6)
+        elif sign.stamp_us > peer.asked_us:
+            peer.asked_us = sign.stamp_us
+            if self._owner.take_question(peer.node, sign.term):
+                self._send_sign(peer, Sign(False, sign.term, sign.stamp_us))
+
     def _flush(self) -> None:
         """What must be on disk is, before a message leaves. If it cannot be, none does: the next tick says so."""
         gathered, self._gathered = self._gathered, []
@@ -180,10 +228,13 @@ class PeerTransport(Transport):
                 _write(stream, frame)
 
     async def _dial(self, address: str) -> None:
-        """Keep one connection to a peer for as long as the transport runs."""
+        """Keep a connection to a peer for as long as the transport runs."""
+        peer = self._peers[address]
         while True:
-            with suppress(OSError, TimeoutError):
-                await self._converse(await self._streams.dial(address), expected=address)
+            if peer.stream is None or self._owner.now_s - peer.framed_s > SILENCE_S:
+                with suppress(OSError, TimeoutError):
+                    talk = self._keep(self._converse(await self._streams.dial(address), expected=address))
+                    await asyncio.wait({talk}, timeout=HELLO_S)
             await asyncio.sleep(IGNORED_RETRY_S if address in self.ignored else RETRY_S)
 
     async def _converse(self, stream: Stream, expected: str | None = None) -> None:
@@ -197,10 +248,10 @@ class PeerTransport(Transport):
             peer = self._identify(stream, hello, expected)
             self._weigh(hello)
             self._join(peer, hello, stream)
-            pings = asyncio.get_running_loop().create_task(_ping(stream))
+            pings = asyncio.get_running_loop().create_task(self._ping(peer, stream))
             while peer.stream is stream:
-                async with asyncio.timeout(SILENCE_S):
-                    frame = await _read(stream)
+                frame = await _read(stream)
+                peer.framed_s = self._owner.now_s
                 if frame and peer.stream is stream:
                     self._receive(peer, self._codec.decode(frame))
                 if len(frame) >= LARGE:
@@ -251,7 +302,10 @@ class PeerTransport(Transport):
         if peer.stream:
             peer.stream.abort()
             self._onNodeDisconnected(peer.node)
+        if peer.hello and peer.hello.key != hello.key:
+            peer.asked_us = 0  # it was started anew
         peer.stream, peer.hello, peer.link, peer.sent_s = stream, hello, Link(), {}
+        peer.framed_s = self._owner.now_s
         self._onNodeConnected(peer.node)
         self._owner.wake()
 
@@ -286,16 +340,23 @@ class PeerTransport(Transport):
             case _:
                 self._onMessageReceived(peer.node, message)
 
-    def _keep(self, work: Any) -> None:
+    async def _ping(self, peer: Peer, stream: Stream) -> None:
+        """Say that this one is alive, until the other one is silent for too long."""
+        while not _silent(peer, self._owner.now_s):
+            _write(stream, b"")
+            await asyncio.sleep(PING_S)
+        stream.abort()
+
+    def _keep(self, work: Any) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
 
-async def _ping(stream: Stream) -> None:
-    while True:
-        _write(stream, b"")
-        await asyncio.sleep(PING_S)
+def _silent(peer: Peer, now_s: float) -> bool:
+    """Whether it is given up."""
+    return now_s - peer.framed_s > (STUCK_S if now_s - peer.sign_s < SILENCE_S else SILENCE_S)
 
 
 def _write(stream: Stream, frame: bytes) -> None:

@@ -16,6 +16,7 @@ PROTOCOL = 2
 MEMBERS_MAX = 7
 NUMBER_MAX = 1 << 48  # terms and indexes: more than any cluster will ever count, less than what breaks arithmetic
 COMMAND_MAX = 16 * 1024
+KEY_BYTES = 16
 ENTRY_KINDS = (0, 1)  # a command, and a new leader's empty entry; the library's other kinds are not used
 
 Message = dict[str, Any]
@@ -29,6 +30,7 @@ def encode_hello(hello: Hello) -> bytes:
         shared=shared_to(hello.shared),
         enforces=hello.enforces,
         fresh=hello.fresh,
+        key=hello.key,
     )
     return pb.RaftFrame(hello=message).SerializeToString()
 
@@ -42,7 +44,16 @@ def decode_hello(frame: bytes) -> Hello:
         raise ValueError(f"it speaks protocol {hello.protocol}, this load balancer {PROTOCOL}: run one version")
     if len(hello.members) > MEMBERS_MAX:
         raise ValueError(f"it lists {len(hello.members)} load balancers; {MEMBERS_MAX} are allowed")
-    return Hello(hello.address, tuple(sorted(hello.members)), shared_from(hello.shared), hello.enforces, hello.fresh)
+    if len(hello.key) not in (0, KEY_BYTES):
+        raise ValueError(f"a key of {len(hello.key)} bytes; it has {KEY_BYTES}")
+    return Hello(
+        hello.address,
+        tuple(sorted(hello.members)),
+        shared_from(hello.shared),
+        hello.enforces,
+        hello.fresh,
+        hello.key,
+    )
 
 
 def encode(message: Message) -> bytes:

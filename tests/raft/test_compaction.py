@@ -24,10 +24,14 @@ MORE = 4
 class NoStreams:
     """The wire of a load balancer that is alone."""
 
-    async def serve(self, accepted: Callable[[Stream], Awaitable[None]]) -> None: ...
+    async def serve(
+        self, accepted: Callable[[Stream], Awaitable[None]], heard: Callable[[str, bytes], None]
+    ) -> None: ...
 
     async def dial(self, address: str) -> Stream:
         raise OSError(address)
+
+    def send(self, address: str, datagram: bytes) -> None: ...
 
     def close(self) -> None: ...
 

@@ -46,7 +46,7 @@ class MuffledStream:
 
     async def read(self, size: int) -> bytes:
         content = await self._stream.read(size)
-        while self._streams.cut:  # noqa: ASYNC110  as a dead cable, it tells nobody
+        while self._streams.cut or self._streams.still:  # noqa: ASYNC110  as a dead cable, it tells nobody
             await asyncio.sleep(0.01)
         return content
 
@@ -59,15 +59,25 @@ class MuffledStream:
 
 
 class CutStreams(TcpStreams):
-    """As when the cable is pulled: nobody is told."""
+    """`cut`: as when the cable is pulled: nobody is told. `still`: datagrams pass, streams wait, as where packets are
+    lost."""
 
     cut = False
+    still = False
 
-    async def serve(self, accepted: Callable[[Stream], Awaitable[None]]) -> None:
-        await super().serve(lambda stream: accepted(MuffledStream(stream, self)))
+    async def serve(self, accepted: Callable[[Stream], Awaitable[None]], heard: Callable[[str, bytes], None]) -> None:
+        def unless_cut(address: str, datagram: bytes) -> None:
+            if not self.cut:
+                heard(address, datagram)
+
+        await super().serve(lambda stream: accepted(MuffledStream(stream, self)), unless_cut)
+
+    def send(self, address: str, datagram: bytes) -> None:
+        if not self.cut:
+            super().send(address, datagram)
 
     async def dial(self, address: str) -> TcpStream:
-        if self.cut:
+        if self.cut or self.still:
             raise TimeoutError
         return MuffledStream(await super().dial(address), self)  # type: ignore[return-value]
 

@@ -6,6 +6,7 @@ run does.
 """
 
 import asyncio
+import itertools
 import random
 from collections.abc import Callable, Mapping
 
@@ -27,6 +28,7 @@ PROFILES: dict[str, Weights] = {
         "isolate": 3,
         "isolate_one_way": 2,
         "slow_link": 2,
+        "lossy": 1,
         "storm": 1,
         "squeeze": 1,
         "late_answers": 0.5,
@@ -154,6 +156,17 @@ class Nemesis:
         self._network.slow((one.ip, other.ip), self._chance.uniform(0.02, 0.4))
         await asyncio.sleep(self._chance.uniform(0.3, 3.0))
         self._network.slow((one.ip, other.ip), 0.0)
+
+    async def _lossy(self) -> None:
+        """Packets are lost, on all links."""
+        share = self._chance.uniform(0.05, 0.4)
+        self._say(f"{share:.0%} are lost")
+        links = [(one.ip, other.ip) for one, other in itertools.permutations(self._machines, 2)]
+        for link in links:
+            self._network.lose(link, share)
+        await asyncio.sleep(self._chance.uniform(0.3, 3.0))
+        for link in links:
+            self._network.lose(link, 0.0)
 
     async def _block(self, what: str, links: list[tuple[str, str]]) -> None:
         self._trace.add(f"{what} {' '.join(f'{source}>{to}' for source, to in links)}")

@@ -6,6 +6,8 @@ address to another, in one direction or both:
     blocked  nothing passes and nobody is told: what was sent waits, as TCP would send it again, and leaves when the
              block ends. A dial gets no answer.
     slow     so much is added to its latency
+    lossy    of so many in a hundred packets nothing arrives. A datagram is gone; a stream stands still, longer each
+             time that what was lost is lost again, as TCP does when it has nothing else to go by
     flapped  connections over it are reset at both ends
 
 A process that is killed resets its connections; a machine that loses power says nothing, and when it is up again
@@ -23,6 +25,7 @@ from tests.sim.loop import VirtualLoop, World
 
 RESET = b""
 RESEND_S = 0.2
+RESENDS_MAX = 6
 CONNECT_S = 0.5
 
 Accepted = Callable[[Stream], Coroutine[Any, Any, None]]
@@ -94,6 +97,8 @@ class End:
 
     def _launch(self, segment: bytes, wait_s: float) -> None:
         latency_s = self._network.latency_s(self.host.ip, self.source) + wait_s
+        if self._last_s <= self._network.now_s(self.host):  # else it comes along with what stands still
+            latency_s += self._network.stands_still_s(self.host.ip, self.source)
         self._last_s = max(self._last_s, self._network.now_s(self.host) + latency_s) + self._network.takes_s(segment)
         if self.peer.host.up:
             self.peer.host.loop.call_at(self._last_s, self._arrive, segment)
@@ -124,16 +129,30 @@ class Host:
         self.loop = loop
         self.up = self.powered = True
         self.accepted: Accepted | None = None
+        self.heard: Callable[[str, bytes], None] = lambda address, datagram: None
         self.ends: list[End] = []
         self.heard_ran_s: dict[str, float] = {}  # peer -> when something from it, to it, last arrived, in this
         self.reached_ran_s: dict[str, float] = {}  # machine's running time
         self._network = network
 
-    async def serve(self, accepted: Callable[[Stream], Awaitable[None]]) -> None:
+    async def serve(self, accepted: Callable[[Stream], Awaitable[None]], heard: Callable[[str, bytes], None]) -> None:
         async def accept(stream: Stream) -> None:
             await accepted(stream)
 
-        self.accepted = accept
+        self.accepted, self.heard = accept, heard
+
+    def send(self, address: str, datagram: bytes) -> None:
+        network, ip = self._network, address.rpartition(":")[0]
+        other = network.hosts.get(ip)
+        if self.up and other and other.up and not network.is_blocked(self.ip, ip) and not network.loses(self.ip, ip):
+            at_s = network.now_s(self) + network.latency_s(self.ip, ip)
+            other.loop.call_at(at_s, self._arrive, other, datagram)
+
+    def _arrive(self, other: "Host", datagram: bytes) -> None:
+        """Runs on the other machine."""
+        self.reached_ran_s[other.ip] = self.loop.ran_s
+        other.heard_ran_s[self.ip] = other.loop.ran_s
+        other.heard(self.address, datagram)
 
     async def dial(self, address: str) -> Stream:
         network, ip = self._network, address.rpartition(":")[0]
@@ -143,7 +162,8 @@ class Host:
         other = network.hosts.get(ip)
         reached = not network.is_blocked(self.ip, ip) and not network.is_blocked(ip, self.ip)
         if other is not None and other.powered and reached:
-            self.loop.call_at(back_s, _answer, answered, other)
+            still_s = network.stands_still_s(self.ip, ip) + network.stands_still_s(ip, self.ip)
+            self.loop.call_at(back_s + still_s, _answer, answered, other)
         async with asyncio.timeout(CONNECT_S):
             found = await answered
         if found.accepted is None:
@@ -172,6 +192,7 @@ class Network:
         self._bytes_a_second = bytes_a_second
         self._blocks: Counter[tuple[str, str]] = Counter()
         self._slow_s: dict[tuple[str, str], float] = {}
+        self._lost: dict[tuple[str, str], float] = {}
 
     def now_s(self, host: Host) -> float:
         return host.loop.time() if asyncio._get_running_loop() is host.loop else self._world.now_s
@@ -224,6 +245,22 @@ class Network:
         self._slow_s[link] = seconds
         self.slowest_s = max(self.slowest_s, seconds)
 
+    def lose(self, link: tuple[str, str], share: float) -> None:
+        """`share`: of its packets, 0 to 1."""
+        self._lost[link] = share
+
+    def loses(self, source: str, to: str) -> bool:
+        """Whether the next packet is lost."""
+        share = self._lost.get((source, to), 0.0)
+        return bool(share) and self.chance.random() < share
+
+    def stands_still_s(self, source: str, to: str) -> float:
+        """How long it takes until a segment, or its acknowledgement, is lost no more."""
+        resends = 0
+        while resends < RESENDS_MAX and (self.loses(source, to) or self.loses(to, source)):
+            resends += 1
+        return float(RESEND_S * (2**resends - 1))
+
     def flap(self, one: str, other: str) -> None:
         for end in [*self._ends(one, other), *self._ends(other, one)]:
             if end.host.up:
@@ -232,6 +269,7 @@ class Network:
     def heal(self) -> None:
         """Everything passes again, at its usual pace."""
         self._slow_s.clear()
+        self._lost.clear()
         self.unblock(*[link for link, count in self._blocks.items() for _ in range(count)])
 
     def _ends(self, source: str, to: str) -> list[End]:

@@ -132,9 +132,12 @@ class Pair:
         self.network = Network(self.world, random.Random(1), latency_max_s=0.001, bytes_a_second=1e9)
         self.a, self.b = (self.network.attach(f"10.0.0.{n}:1", self.world.make_loop(str(n))) for n in (1, 2))
         self.got: list[object] = []
-        self.b.loop.create_task(self.b.serve(self._take))
+        self.b.loop.create_task(self.b.serve(self._take, self._hear))
         self.a.loop.create_task(self._dial())
         self.world.run_until(0.1)
+
+    def _hear(self, address: str, datagram: bytes) -> None:
+        self.got.append((address, datagram))
 
     async def _take(self, stream: object) -> None:
         try:
