@@ -6,7 +6,7 @@ import pytest
 
 from e2e.faults import scenes
 from e2e.faults.results import Results
-from e2e.waiting import until
+from e2e.waiting import STARTS_WITHIN_S, until
 from gale.lab import view
 from gale.lab.cluster import Lab
 from gale.lab.faults import Faults
@@ -28,7 +28,7 @@ def test_a_clock_that_jumps_bans_nobody_and_moves_no_ban(
         lab.start(lb.name)
     strobes = 100 if long else 10
     with lab.watch(0.05) as watch:
-        until(lambda: scenes.routing(lab, watch), within_s=20)
+        until(lambda: scenes.routing(lab, watch), within_s=STARTS_WITHIN_S)
         began_s = time.monotonic()
         lab.kill("node-2")
         until(lambda: None if standing(watch, "node-2") == {"banned"} else "a ban everywhere", within_s=5)

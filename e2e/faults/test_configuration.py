@@ -10,7 +10,7 @@ import pytest
 
 from e2e.faults import scenes
 from e2e.faults.results import Results
-from e2e.waiting import until
+from e2e.waiting import STARTS_WITHIN_S, until
 from gale.lab.cluster import Lab
 from gale.lab.feed import Watch
 from gale.lab.options import LabOptions
@@ -63,7 +63,7 @@ def change(lab: Lab, name: str) -> int:
     with lab.traffic(others, rate=100) as traffic:
         restart(lab, name, checks_timeout="2s")
         with lab.watch(0.05, inside=name, local=True) as alone:
-            until(lambda: None if alone.latest and own(alone) else f"{name}'s own word", within_s=10)
+            until(lambda: None if alone.latest and own(alone) else f"{name}'s own word", within_s=STARTS_WITHIN_S)
         time.sleep(0.5)
     assert traffic.final is not None
     return traffic.final.total.failed
@@ -73,7 +73,7 @@ def roll_out(lab: Lab, results: Results, names: list[str], failed: int, how: str
     """Change the rest, one after the other, and judge the whole change."""
     failed += sum(change(lab, name) for name in names)
     with lab.watch(0.1) as watch:
-        until(lambda: scenes.routing(lab, watch, ["node-0"]), within_s=15)
+        until(lambda: scenes.routing(lab, watch, ["node-0"]), within_s=STARTS_WITHIN_S)
         until(lambda: one_hash(watch), within_s=10)
         with lab.orders(["node-1"], clients=3, count=5) as orders:
             until(lambda: None if len(orders.all) == 15 else "15 orders", within_s=15)

@@ -12,7 +12,7 @@ import pytest
 from e2e.faults import scenes
 from e2e.faults.history import linearizable
 from e2e.faults.results import Results
-from e2e.waiting import until
+from e2e.waiting import STARTS_WITHIN_S, until
 from gale.lab import disks, view
 from gale.lab.cluster import Lab
 from gale.lab.faults import Faults
@@ -35,7 +35,7 @@ def restart_on(lab: Lab, give: Callable[[str], None]) -> None:
         give(name)
         lab.start(name)
     with lab.watch(0.1, local=True) as watch:
-        until(lambda: scenes.level(watch, lab.servers), within_s=20)
+        until(lambda: scenes.level(watch, lab.servers), within_s=STARTS_WITHIN_S)
 
 
 def cut_power_of_all(lab: Lab, faults: Faults, after_s: float, seed: int) -> tuple[list[Order], int]:
@@ -47,7 +47,7 @@ def cut_power_of_all(lab: Lab, faults: Faults, after_s: float, seed: int) -> tup
         for name in NAMES:
             lab.start(name)
     with lab.watch(0.1, local=True) as watch:
-        until(lambda: scenes.level(watch, lab.servers), within_s=20)
+        until(lambda: scenes.level(watch, lab.servers), within_s=STARTS_WITHIN_S)
         term = max(term for term, _ in scenes.leaderships(watch, 0))
     with lab.orders(["node-1", "node-2"], clients=2, count=4, reads=1.0) as reads:
         until(lambda: None if len(reads.all) == 8 else "eight answers", within_s=15)
@@ -180,7 +180,7 @@ def judge_damage(lab: Lab, name: str, file: str, harm: Callable[[Path], None], e
         wrong = ""
     lab.start(name)
     with lab.watch(0.1, local=True) as watch:
-        until(lambda: scenes.level(watch, lab.servers), within_s=20)
+        until(lambda: scenes.level(watch, lab.servers), within_s=STARTS_WITHIN_S)
     said = lab.log(name)[before:]
     if "Traceback" in said or (expected == REPAIRED and "torn" not in said):
         wrong = said

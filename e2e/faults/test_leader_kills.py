@@ -6,7 +6,7 @@ import time
 from e2e.faults import scenes
 from e2e.faults.history import linearizable
 from e2e.faults.results import Results
-from e2e.waiting import until
+from e2e.waiting import STARTS_WITHIN_S, until
 from gale.lab.cluster import Lab
 from gale.lab.feed import Orders, Watch
 
@@ -30,7 +30,7 @@ def kill_the_leader(lab: Lab) -> tuple[float, scenes.UnderLoad]:
             took_s = min(order.ended_s for order in orders.done(killed_s)) - killed_s
             time.sleep(0.5)
         lab.start(first)
-        until(lambda: scenes.level(watch, lab.servers), within_s=15)
+        until(lambda: scenes.level(watch, lab.servers), within_s=STARTS_WITHIN_S)
     return took_s, load
 
 
@@ -81,4 +81,4 @@ def kill_and_start(lab: Lab, watch: Watch, orders: Orders) -> None:
     until(lambda: None if orders.done(killed_s) else "an order after the kill", within_s=10)
     time.sleep(0.2)
     lab.start(first)
-    until(lambda: scenes.level(watch, lab.servers), within_s=15)
+    until(lambda: scenes.level(watch, lab.servers), within_s=STARTS_WITHIN_S)

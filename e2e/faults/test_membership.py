@@ -8,7 +8,7 @@ import pytest
 
 from e2e.faults import scenes
 from e2e.faults.results import Results
-from e2e.waiting import until
+from e2e.waiting import STARTS_WITHIN_S, until
 from gale.lab import view
 from gale.lab.cluster import Lab
 from gale.lab.feed import Watch
@@ -42,7 +42,7 @@ def settle(lab: Lab, names: Sequence[str]) -> None:
     servers = [api_server(lab.topology.instance(name)) for name in names]
     with lab.watch(0.1, local=True) as watch:
         time.sleep(0.5)
-        until(lambda: scenes.level(watch, servers), within_s=20)
+        until(lambda: scenes.level(watch, servers), within_s=STARTS_WITHIN_S)
 
 
 def tell_nodes(lab: Lab, members: Sequence[str]) -> None:

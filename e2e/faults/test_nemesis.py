@@ -11,7 +11,7 @@ from typing import Any
 from e2e.faults import scenes
 from e2e.faults.history import linearizable
 from e2e.faults.results import Results
-from e2e.waiting import until
+from e2e.waiting import STARTS_WITHIN_S, until
 from gale.lab import view
 from gale.lab.cluster import Lab
 from gale.lab.faults import Faults
@@ -81,7 +81,7 @@ def live_through(lab: Lab, faults: Faults, seed: int, for_s: float) -> tuple[Ord
     """What was told, which faults there were, and how long after the end all hold the same."""
     chance, troubles = random.Random(seed), Counter[str]()
     with lab.watch(0.1) as watch:
-        until(lambda: scenes.routing(lab, watch, ["node-0"]), within_s=15)
+        until(lambda: scenes.routing(lab, watch, ["node-0"]), within_s=STARTS_WITHIN_S)
         with lab.orders(NODES, clients=CLIENTS, interval_s=0.1, reads=0.4, seed=seed) as orders:
             end_s = time.monotonic() + for_s
             while time.monotonic() < end_s:

@@ -6,7 +6,7 @@ import time
 
 from e2e.faults import scenes
 from e2e.faults.results import Results
-from e2e.waiting import until
+from e2e.waiting import STARTS_WITHIN_S, until
 from gale.lab.cluster import Lab
 from gale.lab.processes import entering
 from gale.rpc import raft_codec
@@ -37,7 +37,7 @@ def test_a_command_that_nobody_can_apply_is_skipped_by_all(lab: Lab, results: Re
             time.sleep(0.3)
         gap_s = max(order.took_s for order in orders.all if order.ended_s >= began_s)
         lab.start("lb-2")
-        until(lambda: scenes.level(watch, lab.servers), within_s=15)
+        until(lambda: scenes.level(watch, lab.servers), within_s=STARTS_WITHIN_S)
     counts = {name: skipped(lab, name) for name in NAMES}
     results.judge(
         "15 poison command",

@@ -7,7 +7,7 @@ import pytest
 
 from e2e.faults import scenes
 from e2e.faults.results import Results
-from e2e.waiting import until
+from e2e.waiting import STARTS_WITHIN_S, until
 from gale.lab import disks
 from gale.lab.cluster import Lab
 from gale.lab.faults import Faults
@@ -44,7 +44,7 @@ def test_bans_and_drains_survive_the_end_of_all(lab: Lab, faults: Faults, result
             faults.give_own_disk(name)
         lab.start(name)
     with lab.watch(0.1) as watch:
-        until(lambda: scenes.routing(lab, watch), within_s=20)
+        until(lambda: scenes.routing(lab, watch), within_s=STARTS_WITHIN_S)
         lab.kill("node-2")
         with lab.orders(["node-1"], kinds=["drain"], interval_s=0.1) as orders:
             until(lambda: scenes.missing_order(orders), within_s=10)
