@@ -33,8 +33,8 @@ HALF_ENDINGS: dict[str, list[tuple[str, str]]] = {
 
 LINGER_S, OPENING_S, ESTABLISHED_S = 0.5, 60, 7440
 UNANSWERED_S, ANSWERED_S, AT_WORK_S = 30, 180, 10
-"""Quiet that bpf/lifetime.h asks for: of TCP after an end, before the handshake's end and after it, and of UDP; and of an
-established flow that makes room."""
+"""Quiet that bpf/lifetime.h asks for: of TCP after an end, before the handshake's end and after it; of UDP before an
+answer and after it; of an established flow that makes room."""
 PORT_PROBES = 16
 FIRST_FLIGHT = 16384
 """Bytes a node may send before its client's first acknowledgement."""
