@@ -3,8 +3,9 @@
  * The tables of flows: finding, opening and following. Invariants:
  *
  * 1. A place of `returns` belongs to one flow, and so does the port it stands for. It is taken from a flow that is over
- *    (lifetime.h), or when no other is to be had: from one whose port is another node's, or from one that has been
- *    opening for longer than any client needs. From an established flow of the same port it is never taken.
+ *    (lifetime.h), or when no other is to be had: from one whose port is another node's and that is not at work, or
+ *    from one that has been opening for longer than any client needs. From an established flow of the same port it is
+ *    never taken.
  *    Who takes a place takes the old flow's entry in `flows` away first, so that nobody goes on sending by it.
  * 2. Only a SYN, or UDP, opens a flow, and neither can move a flow that lives: it goes to the node the flow has, which
  *    knows how to answer (RFC 9293, 3.10.7.4). Someone who forges SYNs breaks no connection.
@@ -159,7 +160,7 @@ static __always_inline __u64 room_of_path(const struct return_path *path, const 
         if (word & ESTABLISHED || word_age(word, now) < QUIET_PRESSED)
             return 0;
     }
-    return room_in(word & ESTABLISHED ? OF_ESTABLISHED : OF_OPENING, word, now);
+    return room_of_living(word, now);
 }
 
 /* How much may be had of a place of `flows`. */
@@ -173,7 +174,7 @@ static __always_inline __u64 room_of_flow(const struct flow *flow, const struct 
         return ROOM(OWN);
     if (word & ENDED && word_age(word, now) >= QUIET_ENDED)
         return room_in(OF_ENDED, word, now);
-    return room_in(word & ESTABLISHED ? OF_ESTABLISHED : OF_OPENING, word, now);
+    return room_of_living(word, now);
 }
 
 /* Writes the entry in `flows` that leads to a return path. False if others were faster. */

@@ -8,7 +8,8 @@
  *
  * A flow is ESTABLISHED once its client has shown that it gets the answers: in TCP by acknowledging the sequence number
  * that the node has chosen, in UDP by going on after an answer. Nobody who forges source addresses comes that far, so
- * a flood of opening flows takes room from other opening flows, and from no established one.
+ * a flood of opening flows takes room from other opening flows, and from no established one that is at work: where all
+ * places that a new flow may have are held by such, it is the new one that has to wait.
  *
  * Times come in by argument, as the low 32 bits of jiffies; differences are right across a wrap.
  */
@@ -22,6 +23,7 @@
 #define QUIET_OPENING (60 * JIFFIES_PER_S)       /* SYN/ACKs are up to 32 s apart */
 #define QUIET_ESTABLISHED (7440 * JIFFIES_PER_S) /* two hours and four minutes, RFC 5382 REQ-5 */
 #define QUIET_PRESSED (3 * JIFFIES_PER_S)        /* of an opening flow, when there is no other port to be had */
+#define QUIET_AT_WORK (10 * JIFFIES_PER_S)       /* of an established flow, when there is no other room to be had */
 #define QUIET_UNANSWERED (30 * JIFFIES_PER_S)    /* UDP */
 #define QUIET_ANSWERED (180 * JIFFIES_PER_S)
 
@@ -47,4 +49,11 @@ enum room { NO_ROOM_HERE, OF_ESTABLISHED, OF_OPENING, OF_ENDED, FREE, OWN };
 
 static __always_inline __u64 room_in(enum room kind, __u64 word, __u32 now) {
     return ROOM(kind) | word_age(word, now);
+}
+
+/* Of a flow that is not over. */
+static __always_inline __u64 room_of_living(__u64 word, __u32 now) {
+    if (!(word & ESTABLISHED))
+        return room_in(OF_OPENING, word, now);
+    return word_age(word, now) < QUIET_AT_WORK ? ROOM(NO_ROOM_HERE) : room_in(OF_ESTABLISHED, word, now);
 }

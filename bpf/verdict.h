@@ -18,7 +18,7 @@
     VERDICT(ERROR_FORWARDED, REDIRECT, "ICMP error about what a node sent, to that node")                              \
     VERDICT(ERROR_RETURNED, REDIRECT, "l4: ICMP error about what a client sent, to that client")                       \
     VERDICT(NOT_IP, PASS, "public side: neither IPv4 nor IPv6, or more than two VLAN tags")                            \
-    VERDICT(OTHER_PROTOCOL, PASS, "public side: neither TCP nor UDP nor an ICMP error")                                \
+    VERDICT(OTHER_PROTOCOL, PASS, "public side: neither TCP nor UDP nor an ICMP error, or on its way elsewhere")       \
     VERDICT(LATER_FRAGMENT, PASS, "public side: fragment whose first one, with the ports, did not come here")          \
     VERDICT(NO_SERVICE, PASS, "public side: no service has this address, port and protocol")                           \
     VERDICT(NOT_A_REPLY, PASS, "private side: no flow waits for it")                                                   \
@@ -34,7 +34,7 @@
     VERDICT(NOT_ON_LINK, DROP, "l2: the node is behind a router")                                                      \
     VERDICT(NO_ADDRESS6, DROP, "the node has no IPv6 address")                                                         \
     VERDICT(NO_PORT, DROP, "l4, new flow: every port tried towards its node is in use")                                \
-    VERDICT(NO_ROOM, DROP, "l4, new flow: others were faster to take its places in the flow tables")                   \
+    VERDICT(NO_ROOM, DROP, "l4, new flow: its places in the flow tables are held by flows at work")                    \
     VERDICT(TAKING_OVER, DROP, "l4, no flow yet: a start is converting the flow tables; TCP sends it again")           \
     VERDICT(TOO_BIG_QUIET, DROP, "bigger than fits on the way to the node, and enough senders have been told")
 

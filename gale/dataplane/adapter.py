@@ -130,7 +130,7 @@ class BpfDataplane:
             if self._explainers is None:
                 self._explainers = await asyncio.to_thread(explainers, self._program)
         answer = explain(self._explainers, self._settings, question, self._own_mac() + bytes(6))
-        return replace(answer, interface=self._leaves_by(answer, question))
+        return replace(answer, interface=self._leaves_by(answer))
 
     def verify(self) -> tuple[str, ...]:
         """Compare what the kernel holds with what was written, and mend it: one line for each difference."""
@@ -223,13 +223,17 @@ class BpfDataplane:
         link = self._reach.link(self._public)
         return link.mac if link and link.mac else bytes(6)
 
-    def _leaves_by(self, answer: Explanation, question: Question) -> str:
-        """The interface, by its name."""
+    def _leaves_by(self, answer: Explanation) -> str:
+        """The interface, by its name. A bridged packet takes the way that is open, whatever it is itself."""
         if not answer.headers:
             return ""
         if answer.side == "private" or answer.action == "reply" or answer.node is None:
             return self._settings.public_interface
         ways = self._reach.ways(answer.node)
+        if answer.mode == "l2":
+            ways = tuple(way for way in ways if way.open)
+        elif next(header.name for header in answer.headers if header.name in ("ipv4", "ipv6")) == "ipv6":
+            ways = ways[-1:]
         return ways[0].interface if ways else ""
 
     def _say_if(self, what: str, is_so: bool, text: str) -> None:

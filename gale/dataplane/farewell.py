@@ -17,19 +17,14 @@ from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from gale.dataplane.bpfmap import BpfMap
-from gale.dataplane.frames import checksum
+from gale.dataplane.frames import ACK, PROTOCOL_TCP, TYPE_QINQ, TYPE_VLAN, frame, segment
 from gale.dataplane.words import WORD, birth_of, emptied, flags, flags_of
 
 SLICE_S = 0.004
 _PLACES = 8_192  # of the table that are looked at together
 _SHORT = 2  # bytes of a number of a node, of a listener
 
-_ETH_P_8021Q, _ETH_P_8021AD = 0x8100, 0x88A8
 _TAGS, _OUTER_8021AD = 3, 4  # bpf/abi.h
-_IPV4 = struct.Struct("!BBHHHBBH4s4s")
-_IPV6 = struct.Struct("!IHBB16s16s")
-_TCP = struct.Struct("!HHIIBBHHH")
-_ACK, _DONT_FRAGMENT, _TTL = 0x10, 0x4000, 64
 _MAPPED = bytes(10) + b"\xff\xff"
 
 
@@ -109,7 +104,7 @@ class Farewell:
             path = self._returns.Leaf.from_buffer_copy(entry)
             waits = flags_of(path.word) & asked == known["used"] | known["established"]
             orphan = births[path.number] != birth_of(path.word) and path.listener in destinations
-            if waits and orphan and path.protocol == socket.IPPROTO_TCP:
+            if waits and orphan and path.protocol == PROTOCOL_TCP:
                 yield reminder(entry, self._returns, destinations[path.listener])
 
 
@@ -122,22 +117,16 @@ def reminder(entry: bytes, returns: BpfMap, to: Destination) -> bytes:
 
     (tags,) = part("tags")
     (isn,) = struct.unpack("!I", part("isn"))
-    frame = part("macs")
+    (client_port,) = struct.unpack("!H", part("client_port"))
+    head = part("macs")
     for index in range(tags & _TAGS):
-        kind = _ETH_P_8021AD if not index and tags & _OUTER_8021AD else _ETH_P_8021Q
-        frame += struct.pack("!H", kind) + part("vlan")[2 * index : 2 * index + 2]
+        kind = TYPE_QINQ if not index and tags & _OUTER_8021AD else TYPE_VLAN
+        head += struct.pack("!H", kind) + part("vlan")[2 * index : 2 * index + 2]
     client, service = part("client"), to.address
-    ports = to.port, *struct.unpack("!H", part("client_port"))
-    fields = (*ports, (isn - 1) & 0xFFFFFFFF, 0, _TCP.size // 4 << 4, _ACK, 0)
     if client.startswith(_MAPPED):
         client, service = client[len(_MAPPED) :], service[len(_MAPPED) :]
-    pseudo = service + client + struct.pack("!HH", socket.IPPROTO_TCP, _TCP.size)
-    segment = _TCP.pack(*fields, checksum(pseudo + _TCP.pack(*fields, 0, 0)), 0)
-    if len(client) == len(part("client")):
-        return frame + b"\x86\xdd" + _IPV6.pack(6 << 28, _TCP.size, socket.IPPROTO_TCP, _TTL, service, client) + segment
-    start = (0x45, 0, _IPV4.size + _TCP.size, 0, _DONT_FRAGMENT, _TTL, socket.IPPROTO_TCP)
-    header = _IPV4.pack(*start, checksum(_IPV4.pack(*start, 0, service, client)), service, client)
-    return frame + b"\x08\x00" + header + segment
+    acknowledgement = segment((to.port, client_port), (isn - 1) & 0xFFFFFFFF, 0, ACK)
+    return frame(head, service, client, PROTOCOL_TCP, acknowledgement)
 
 
 def entries(table: BpfMap, memory: memoryview, field: str, wanted: Container[int]) -> Iterator[int | None]:

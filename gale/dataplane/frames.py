@@ -1,7 +1,7 @@
-"""Frames for people: one built from a question, and one that a program gave back taken apart into its headers.
+"""Frames built, of the few kinds that gale sends or explains, and taken apart into their headers for people.
 
-Both are plain values; only what `gale-ctl explain` asks for can be built, and only what gale's programs send out needs
-to be taken apart. What follows a header that is not known here is left out.
+Both are plain values. Only what gale's programs send out needs to be taken apart: what follows a header that is not
+known here is left out.
 """
 
 import ipaddress
@@ -23,30 +23,37 @@ PROTOCOL_IPIP, PROTOCOL_TCP, PROTOCOL_UDP, PROTOCOL_IPV6 = 4, 6, 17, 41
 SYN, ACK = 0x02, 0x10
 DONT_FRAGMENT, MORE_FRAGMENTS = 0x4000, 0x2000
 TTL = 64
+_CHECKSUM_AT = {PROTOCOL_TCP: 16, PROTOCOL_UDP: 6}
+_IPV4_BYTES = 4
 FLAGS = ("FIN", "SYN", "RST", "PSH", "ACK", "URG", "ECE", "CWR")
 
 
 def build(question: Question, macs: bytes = bytes(12)) -> bytes:
-    """The packet without data, its checksums right. `macs`: the start of the frame, destination first."""
-    source, destination = (ipaddress.ip_address(text) for text in (question.source, question.destination))
-    protocol = PROTOCOL_TCP if question.protocol == "tcp" else PROTOCOL_UDP
-    addresses = source.packed + destination.packed
+    """The packet without data. `macs`: the start of the frame, destination first."""
+    source, destination = (ipaddress.ip_address(text).packed for text in (question.source, question.destination))
     ports = (question.source_port, question.destination_port)
-    if protocol == PROTOCOL_TCP:
-        flags = SYN if question.opening else ACK
-        segment = TCP.pack(*ports, 1, 0 if question.opening else 1, TCP.size // 4 << 4, flags, 0xFFFF, 0, 0)
-        at = 16
-    else:
-        segment, at = UDP.pack(*ports, UDP.size, 0), 6
-    right = checksum(addresses + struct.pack("!HH", protocol, len(segment)) + segment)
-    segment = segment[:at] + struct.pack("!H", right) + segment[at + 2 :]
-    if source.version == 6:
-        header = IPV6.pack(6 << 28, len(segment), protocol, TTL, source.packed, destination.packed)
-        return macs + struct.pack("!H", TYPE_IPV6) + header + segment
-    fields = (0x45, 0, IPV4.size + len(segment), 0, DONT_FRAGMENT, TTL, protocol)
-    right = checksum(IPV4.pack(*fields, 0, source.packed, destination.packed))
-    header = IPV4.pack(*fields, right, source.packed, destination.packed)
-    return macs + struct.pack("!H", TYPE_IPV4) + header + segment
+    if question.protocol == "udp":
+        return frame(macs, source, destination, PROTOCOL_UDP, UDP.pack(*ports, UDP.size, 0))
+    flags, acknowledged = (SYN, 0) if question.opening else (ACK, 1)
+    return frame(macs, source, destination, PROTOCOL_TCP, segment(ports, 1, acknowledged, flags))
+
+
+def segment(ports: tuple[int, int], sequence: int, acknowledged: int, flags: int) -> bytes:
+    """Of TCP, without data; `frame` gives it its checksum."""
+    return TCP.pack(*ports, sequence, acknowledged, TCP.size // 4 << 4, flags, 0xFFFF, 0, 0)
+
+
+def frame(head: bytes, source: bytes, destination: bytes, protocol: int, payload: bytes) -> bytes:
+    """A packet of TCP or UDP between two addresses, its checksums right. `head`: MAC addresses and VLAN tags."""
+    at = _CHECKSUM_AT[protocol]
+    right = checksum(source + destination + struct.pack("!HH", protocol, len(payload)) + payload)
+    payload = payload[:at] + struct.pack("!H", right) + payload[at + 2 :]
+    if len(source) > _IPV4_BYTES:
+        header = IPV6.pack(6 << 28, len(payload), protocol, TTL, source, destination)
+        return head + struct.pack("!H", TYPE_IPV6) + header + payload
+    fields = (0x45, 0, IPV4.size + len(payload), 0, DONT_FRAGMENT, TTL, protocol)
+    header = IPV4.pack(*fields, checksum(IPV4.pack(*fields, 0, source, destination)), source, destination)
+    return head + struct.pack("!H", TYPE_IPV4) + header + payload
 
 
 def dissect(frame: bytes) -> tuple[Header, ...]:

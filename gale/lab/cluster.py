@@ -282,11 +282,12 @@ class Lab:
         interval_s: float = 0.3,
         sources: Sequence[str] = (),
         first_port: int = 0,
+        seed: str = "0",
     ) -> Flows:
-        """Flows from a client that are kept and asked on all the time."""
+        """Flows from a client that are kept and asked on all the time. `seed`: another for each such group."""
         settings = {"at": endpoint, "flows": count, "protocol": protocol, "interval": interval_s}
         arguments = [f"--{key}={value}" for key, value in settings.items()]
-        arguments += [f"--first-port={first_port}", *(f"--source={source}" for source in sources)]
+        arguments += [f"--seed={seed}", f"--first-port={first_port}", *(f"--source={source}" for source in sources)]
         return Flows(self.topology.instance(client).namespace, arguments, self.store.log("flows"))
 
     def load(self, endpoint: str, connections: int = CONNECTIONS) -> Load:

@@ -199,7 +199,9 @@ async def serve(name: str, addresses: dict[socket.AddressFamily, str], ports: li
     servers = []
     for family, address in addresses.items():
         for port in ports:
-            servers.append(await loop.create_server(made, address, port, family=family, backlog=4096))
+            servers.append(  # the port may be shared: one process has too few open files for all that a test asks for
+                await loop.create_server(made, address, port, family=family, backlog=4096, reuse_port=True)
+            )
             if udp:
                 bound = datagram_socket(family, address, port)
                 loop.add_reader(bound, answer_datagrams, bound, answers)

@@ -41,7 +41,7 @@ def entry(returns: BpfMap, client: str, tags: int = 0, vlan: tuple[int, ...] = (
 
 
 def segment(sequence: int = FIRST - 1) -> Packet:
-    return TCP(sport=SERVICE_PORT, dport=PORT, flags="A", seq=sequence, ack=0, window=0)
+    return TCP(sport=SERVICE_PORT, dport=PORT, flags="A", seq=sequence, ack=0, window=0xFFFF)
 
 
 ETHERNET = Ether(dst=CLIENT_MAC, src=OWN_MAC)

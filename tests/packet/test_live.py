@@ -4,7 +4,6 @@ import asyncio
 import os
 import shutil
 import socket
-from collections.abc import Iterator
 from dataclasses import fields, replace
 
 import pytest
@@ -28,12 +27,14 @@ from tests.packet.live import (
 )
 from tests.packet.network import (
     CLIENT,
+    CLIENT6,
     NODE,
     PRIVATE,
     PRIVATE6,
     PUBLIC,
     PUBLIC6,
     Network,
+    eventually,
     namespace,
     network,
     one_arm,
@@ -48,17 +49,9 @@ pytestmark = [
 ]
 
 
-@pytest.fixture(scope="module")
-def net(bpf: None) -> Iterator[Network]:
-    with network() as net:
-        yield net
-
-
-@pytest.fixture(scope="module")
-def shared(net: Network) -> Iterator[BpfDataplane]:
-    dataplane = started(net)
-    yield dataplane
-    dataplane.close()
+@pytest.fixture
+def net(shared_net: Network) -> Network:
+    return shared_net
 
 
 @pytest.fixture
@@ -221,3 +214,16 @@ def test_explained_as_it_would_be(net: Network, dataplane: BpfDataplane) -> None
     assert new.slot is not None
     assert (back.verdict, back.side, back.interface) == ("returned", "private", "public")
     assert (other.verdict, other.action) == ("no_service", "pass")
+
+
+def test_the_interface_that_it_leaves_by(
+    net: Network, dataplane: BpfDataplane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The ways to a node by its two addresses may lead out of different ones."""
+    with namespace(net.balancer):
+        eventually(lambda: not dataplane.unreachable)
+    ways = tuple(replace(way, interface=name) for way, name in zip(dataplane.ways(1), ("four", "six"), strict=True))
+    monkeypatch.setattr(dataplane._reach, "ways", lambda _: ways)
+    for client, service, interface in ((CLIENT, PUBLIC, "four"), (CLIENT6, PUBLIC6, "six")):
+        question = Question(client, 40_000, service, WEB, opening=True)
+        assert asyncio.run(dataplane.explain(question)).interface == interface

@@ -5,7 +5,7 @@ import itertools
 import os
 import shutil
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable
 
 import pytest
 
@@ -21,7 +21,6 @@ from tests.packet.live import (
     loaded,
     moved,
     reachable,
-    started,
     take_node,
 )
 from tests.packet.network import NODE, NODE6, PRIVATE, PUBLIC, PUBLIC6, Network, eventually, namespace, network
@@ -37,17 +36,9 @@ pytestmark = [
 ]
 
 
-@pytest.fixture(scope="module")
-def net(bpf: None) -> Iterator[Network]:
-    with network() as net:
-        yield net
-
-
-@pytest.fixture(scope="module")
-def shared(net: Network) -> Iterator[BpfDataplane]:
-    dataplane = started(net)
-    yield dataplane
-    dataplane.close()
+@pytest.fixture
+def net(shared_net: Network) -> Network:
+    return shared_net
 
 
 @pytest.fixture

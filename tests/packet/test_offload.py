@@ -12,12 +12,11 @@ The client's tx stays off: XDP sees finished checksums, as every network card de
 import itertools
 import os
 import shutil
-from collections.abc import Iterator
 
 import pytest
 
 from tests.packet.live import datagrams, exchange, started
-from tests.packet.network import PUBLIC, PUBLIC6, Network, namespace, network
+from tests.packet.network import PUBLIC, PUBLIC6, Network, namespace
 
 PACKETS = 100_000
 TCP_BYTES = 6 << 20
@@ -27,12 +26,6 @@ pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to make network namespaces"),
     pytest.mark.skipif(not shutil.which("ethtool"), reason="needs ethtool"),
 ]
-
-
-@pytest.fixture
-def net(bpf: None) -> Iterator[Network]:
-    with network() as net:
-        yield net
 
 
 def wrong_checksums(net: Network) -> int:

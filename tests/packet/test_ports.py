@@ -32,8 +32,9 @@ HALF_ENDINGS: dict[str, list[tuple[str, str]]] = {
 }
 
 LINGER_S, OPENING_S, ESTABLISHED_S = 0.5, 60, 7440
-UNANSWERED_S, ANSWERED_S = 30, 180
-"""Quiet that bpf/lifetime.h asks for: of TCP after an end, before the handshake's end and after it, and of UDP."""
+UNANSWERED_S, ANSWERED_S, AT_WORK_S = 30, 180, 10
+"""Quiet that bpf/lifetime.h asks for: of TCP after an end, before the handshake's end and after it; of UDP before an
+answer and after it; of an established flow that makes room."""
 PORT_PROBES = 16
 FIRST_FLIGHT = 16384
 """Bytes a node may send before its client's first acknowledgement."""
@@ -351,7 +352,8 @@ def test_a_flow_whose_port_went_to_another_opens_anew(balancer: Balancer, talk: 
 
 @every_talk
 def test_all_ports_in_use(balancer: Balancer, talk: Talk) -> None:
-    """With every port towards the node held by living flows, a new one is refused; until one of those is over."""
+    """With every port towards the node held by living flows, a new one is refused; until one of those is over. Another
+    node's places are the same here, and to be had when those flows are quiet."""
     establish(balancer, talk)
     balancer.hold_every_port()
     refused = talk.from_client("S", client=NEIGHBOUR, sport=SPORT + 1)
@@ -359,6 +361,8 @@ def test_all_ports_in_use(balancer: Balancer, talk: Talk) -> None:
         balancer.public(refused).must_be("no_port", refused)
     balancer.public(talk.from_client()).must_be("forwarded", talk.to_node())
     balancer.set_slots(NODE_B)
+    balancer.public(refused).must_be("no_port", refused)
+    balancer.quiet(AT_WORK_S)
     balancer.public(refused).must_be("opened", talk.to_node("S", node=NODE_B, sport=SPORT + 1))
 
 

@@ -23,7 +23,7 @@ from gale.dataplane.syscall import map_info, pin, pinned, program_info
 from gale.dataplane.takeover import Start, remove
 from gale.errors import DataplaneError
 from tests.packet.live import DNS, DNS_ON_NODES, SETTINGS, SIDES, WEB, WEB_ON_NODES, loaded, started
-from tests.packet.network import PUBLIC, PUBLIC6, Network, namespace, network, one_arm, run
+from tests.packet.network import PUBLIC, PUBLIC6, Network, namespace, one_arm, run
 
 BOTH_VERSIONS = SETTINGS
 IPV4 = replace(SETTINGS, listeners=tuple(listener for listener in SETTINGS.listeners if ":" not in listener.address))
@@ -36,12 +36,6 @@ pytestmark = [
     pytest.mark.skipif(not shutil.which("ethtool"), reason="needs ethtool"),
     pytest.mark.timeout(240),
 ]
-
-
-@pytest.fixture
-def net(bpf: None) -> Iterator[Network]:
-    with network() as net:
-        yield net
 
 
 class Talk:
