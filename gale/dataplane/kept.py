@@ -28,7 +28,7 @@ from gale.dataplane.compiler import compile_text, headers
 log = structlog.get_logger()
 
 DIRECTORY = Path("/var/cache/gale")
-FILES_MOST = 32
+FILES_MOST = 64
 
 _FORM = b"1"
 """Of the files: another one is another key."""
