@@ -2,7 +2,7 @@
 
 gale_explain_public and gale_explain_private are the packet path compiled to write nothing. They run here on a frame
 built from the question; what they found is in the map `explanation`, and the frame comes back as it would have left.
-They are compiled when they are first asked, which takes seconds: a start should not wait for them.
+They are compiled and loaded when they are first asked, which takes seconds: a start should not wait for them.
 """
 
 import socket
@@ -23,8 +23,8 @@ _FOUND_LISTENER, _FOUND_SLOT, _FOUND_NODE, _FOUND_FLOW = 0x1, 0x2, 0x4, 0x8
 
 
 def explainers(program: Program, text: bytes | None = None) -> Program:
-    """Programs to be asked, over the maps of one that forwards. Takes seconds. Raises DataplaneError. `text`: what it
-    was compiled from, if not the packet path as it stands."""
+    """Programs to be asked, over the maps of one that forwards. Takes a second, and more when they are compiled. Raises
+    DataplaneError. `text`: what it was compiled from, if not the packet path as it stands."""
     programs = {"gale_explain_public": "xdp"}
     if program.private_fd is not None:
         programs["gale_explain_private"] = "tc"

@@ -28,7 +28,7 @@ from gale.dataplane.compiler import compile_text, headers
 log = structlog.get_logger()
 
 DIRECTORY = Path("/var/cache/gale")
-FILES_MOST = 32
+FILES_MOST = 64
 
 _FORM = b"1"
 """Of the files: another one is another key."""
@@ -62,7 +62,7 @@ def key(text: bytes, cflags: Sequence[str], programs: Iterable[str]) -> str:
         *(part for name, contents in headers() for part in (name.encode(), contents)),
         _USER_API_VERSION.read_bytes() if _USER_API_VERSION.exists() else b"",
         *(f"{path} {about.st_size} {about.st_mtime_ns}".encode() for path, about in _bcc()),
-        f"{platform.machine()} {platform.release()}".encode(),
+        platform.machine().encode(),
     ]
     digest = hashlib.sha256()
     for part in parts:

@@ -18,7 +18,7 @@ from gale.dataplane.address import unpacked
 from gale.dataplane.bpfmap import BpfMap
 from gale.dataplane.hop import NO_HOP, Hop
 from gale.dataplane.maps import Maps
-from gale.dataplane.program import load
+from gale.dataplane.program import Secrets, load
 from gale.dataplane.settings import DataplaneSettings, Listener
 from gale.dataplane.testrun import run_program
 from gale.dataplane.words import FLAGS_SHIFT, birth_of, flags, flags_of
@@ -156,10 +156,10 @@ class Table:
 
 
 class Balancer:
-    def __init__(self) -> None:
-        self.program = load(SETTINGS, modes=("l2", "l3"))
+    def __init__(self, settings: DataplaneSettings = SETTINGS, secrets: Secrets | None = None) -> None:
+        self.program = load(settings, secrets=secrets, modes=("l2", "l3"))
         self.flows, self.returns = (Table(self.program.maps[name]) for name in ("flows", "returns"))
-        self.settings = SETTINGS
+        self.settings = self._first = settings
         self.reset()
 
     def reset(self) -> None:
@@ -168,7 +168,7 @@ class Balancer:
         self.table("fragments").clear()
         self.table("answer_rate").clear()
         self.table("takeover").update(0, 0)
-        self.begin(SETTINGS)
+        self.begin(self._first)
 
     def begin(self, settings: DataplaneSettings, directory: listeners.Directory | None = None) -> None:
         """The maps as a start of gale-lb writes them."""
