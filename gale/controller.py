@@ -125,14 +125,14 @@ class Controller:
             config_hash=self._me.shared.hash,
             generation=self._held.generation,
             consensus=self._consensus.status(),
-            verdicts=self._dataplane.counters().verdicts,
+            verdicts=self._dataplane.verdicts(),
             attachments=self._dataplane.attachments,
             degraded=tuple(sorted(self._taken_away())),
             not_serving={name: why for name, why in self._watch.reasons().items() if name in self.state.nodes},
         )
 
-    def counters(self) -> Counters:
-        return self._dataplane.counters()
+    async def counters(self) -> Counters:
+        return await self._dataplane.counters()
 
     async def explain(self, question: Question) -> tuple[Question, Explanation]:
         explanation = await self._dataplane.explain(question)

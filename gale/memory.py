@@ -3,7 +3,7 @@
 They implement the ports of gale/ports.py and enforce the same rules as the real ones; nothing is patched to use them.
 """
 
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Container, Iterable, Mapping
 
 from gale.core.apply import apply
 from gale.core.commands import Command, Origin, Proposal
@@ -55,7 +55,10 @@ class MemoryDataplane:
     def refresh_neighbours(self) -> tuple[object, ...]:
         return ()
 
-    def counters(self) -> Counters:
+    def verdicts(self) -> Mapping[str, int]:
+        return self.counted.verdicts
+
+    async def counters(self) -> Counters:
         return self.counted
 
     async def explain(self, question: Question) -> Explanation:

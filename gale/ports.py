@@ -206,7 +206,7 @@ class Operator(Protocol):
         """Give a node no new flows, or give it some again. Raises ConsensusError when it ends without an outcome."""
         ...
 
-    def counters(self) -> Counters: ...
+    async def counters(self) -> Counters: ...
 
     async def explain(self, question: Question) -> tuple[Question, Explanation]:
         """What becomes of such a packet: of a flow in its middle, or if there is none, of a new one. Gives the question
@@ -247,8 +247,12 @@ class Dataplane(Protocol):
         """Look up again how nodes are reached: routes and MAC addresses change without a commit. Gives what changed."""
         ...
 
-    def counters(self) -> Counters:
-        """What was counted since the maps were made."""
+    def verdicts(self) -> Mapping[str, int]:
+        """Packets per verdict name since the maps were made: cheap, whatever there is of nodes."""
+        ...
+
+    async def counters(self) -> Counters:
+        """What was counted since the maps were made, in steps between which the loop does its other work."""
         ...
 
     async def explain(self, question: Question) -> Explanation:

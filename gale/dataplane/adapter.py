@@ -16,7 +16,7 @@ import structlog
 from gale.core.plan import ClearNode, SetNode, SetSlots, Write
 from gale.dataplane.address import packed
 from gale.dataplane.attach import Attachment
-from gale.dataplane.counters import counters
+from gale.dataplane.counters import counters, verdicts
 from gale.dataplane.explain import explain, explainers
 from gale.dataplane.farewell import Destination, Farewell
 from gale.dataplane.hop import LINKS, NO_HOP, NO_LINK, Hop
@@ -119,9 +119,13 @@ class BpfDataplane:
                 self._maps.clear_node(number)
                 self._reach.clear(number)
 
-    def counters(self) -> Counters:
+    def verdicts(self) -> Mapping[str, int]:
+        """Packets per verdict since the maps were made."""
+        return verdicts(self._program.maps)
+
+    async def counters(self) -> Counters:
         """What was counted since the maps were made."""
-        return counters(self._program.maps, self._settings.services, self._addresses)
+        return await counters(self._program.maps, self._settings.services, self._addresses)
 
     async def explain(self, question: Question) -> Explanation:
         """Run the program on such a packet, over the maps as they are, without leaving a trace: the first time in

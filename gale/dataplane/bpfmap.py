@@ -109,7 +109,7 @@ class BpfMap:
         if self.layout.kind == DEVMAP:  # has no batches
             places = (place.to_bytes(self.key_size, sys.byteorder) for place in range(self.max_entries))
             return [(place, value) for place in places if (value := self.lookup(place)) is not None]
-        return [entry for keys, values in self._batches() for entry in self._pairs(keys, values)]
+        return [entry for keys, values in self._batches(0, None) for entry in self._pairs(keys, values)]
 
     def entries(self) -> list[tuple[Any, Any]]:
         """Every entry, as `Key` (a number, for an array) and `Leaf`."""
@@ -119,17 +119,21 @@ class BpfMap:
             for key, value in self.items()
         ]
 
-    def read(self) -> bytes:
-        """Every value of an array, one after the other."""
-        return b"".join(values for _, values in self._batches())
+    def read(self, first: int = 0, count: int | None = None) -> bytes:
+        """The values of an array, one after the other: all of them from `first` on, or so many."""
+        return b"".join(values for _, values in self._batches(first, count))
 
     def totals(self, numbers: Iterable[int] | None = None) -> dict[int, tuple[int, ...]]:
-        """Values of a per-CPU array as unsigned 64-bit words, each added up over the processors."""
-        data, words = memoryview(self.read()).cast("Q"), self.stride // _WORD
-        size = words * self.copies
+        """Values of a per-CPU array as unsigned 64-bit words, each added up over the processors. What is read is the
+        part of the array that holds these numbers."""
+        wanted = range(self.max_entries) if numbers is None else sorted(numbers)
+        if not wanted:
+            return {}
+        first, words = wanted[0], self.stride // _WORD
+        data, size = memoryview(self.read(first, wanted[-1] - first + 1)).cast("Q"), words * self.copies
         return {
-            number: tuple(sum(data[number * size + word : (number + 1) * size : words]) for word in range(words))
-            for number in (range(self.max_entries) if numbers is None else numbers)
+            first + place: tuple(sum(data[place * size + word : (place + 1) * size : words]) for word in range(words))
+            for place in (number - first for number in wanted)
         }
 
     def update_many(self, entries: Mapping[Any, object]) -> None:
@@ -166,21 +170,25 @@ class BpfMap:
         except OSError as error:
             raise DataplaneError(f"map {self.name}: its memory cannot be mapped: {error.strerror}") from error
 
-    def _batches(self) -> Iterator[tuple[bytes, bytes]]:
-        most = self._most_entries()
+    def _batches(self, first: int, count: int | None) -> Iterator[tuple[bytes, bytes]]:
+        """Keys and values. Only an array has a `first`: the kernel is given the place before it, to go on from."""
+        left = self.max_entries if count is None else count
+        most = min(left, self._most_entries())
         keys = ctypes.create_string_buffer(most * self.key_size)
         values = ctypes.create_string_buffer(most * self.value_size)
-        place, follows = ctypes.create_string_buffer(max(self.key_size, _WORD)), False
+        before, follows = (first - 1).to_bytes(self.key_size, sys.byteorder) if first else b"", first > 0
+        place = ctypes.create_string_buffer(before, max(self.key_size, _WORD))
         where = ctypes.addressof(keys), ctypes.addressof(values)
         while True:
             at = ctypes.addressof(place)
-            request = _BATCH.pack(at if follows else 0, at, *where, most, self.fd, 0, 0)
+            request = _BATCH.pack(at if follows else 0, at, *where, min(most, left), self.fd, 0, 0)
             _, code, answer = try_bpf(MAP_LOOKUP_BATCH, request)
             if code not in (0, errno.ENOENT):
                 raise self._refused("all", OSError(code, os.strerror(code)))
-            count = _BATCH.unpack_from(answer)[4]
-            yield keys.raw[: count * self.key_size], values.raw[: count * self.value_size]
-            if code:  # there was no more
+            got = _BATCH.unpack_from(answer)[4]
+            yield keys.raw[: got * self.key_size], values.raw[: got * self.value_size]
+            left -= got
+            if code or not left:  # there is no more, or it was not asked for
                 return
             follows = True
 

@@ -11,23 +11,24 @@ from typing import Any
 
 from gale.core.state import ClusterState
 from gale.ports import Counters, Explanation, Question, Traffic
+from gale.rpc.steps import in_steps
 from gale.rpc.v1 import api_pb2 as pb
 
 TRAFFIC = ("in_packets", "in_bytes", "out_packets", "out_bytes", "flows")
 
 
-def counters_to(address: str, time_ms: int, counters: Counters, state: ClusterState) -> pb.Counters:
+async def counters_to(address: str, time_ms: int, counters: Counters, state: ClusterState) -> pb.Counters:
     names = {node.number: name for name, node in state.nodes.items()}
     message = pb.Counters(address=address, time_ms=time_ms, verdicts=counters.verdicts)
     for service, traffic in counters.services.items():
         message.services[service].CopyFrom(_traffic_to(traffic))
-    for number, traffic in counters.nodes.items():
+    async for number, traffic in in_steps(counters.nodes.items()):
         message.nodes[names.get(number, f"#{number}")].CopyFrom(_traffic_to(traffic))
     return message
 
 
 def _traffic_to(traffic: Traffic) -> pb.Traffic:
-    return pb.Traffic(**asdict(traffic))
+    return pb.Traffic(**{name: getattr(traffic, name) for name in TRAFFIC})
 
 
 def counters_plain(messages: Iterable[pb.Counters]) -> list[dict[str, Any]]:

@@ -55,7 +55,7 @@ class ManagementService(services.ManagementServiceServicer):
                 await context.abort(grpc.StatusCode.ABORTED, str(error))
         asked = local_status(self._operator.local_status())
         others = await self._others(lambda server: fetch_local_status(server, ASK_OTHERS_S))
-        return cluster_status(self._operator.state, asked, others)
+        return await cluster_status(self._operator.state, asked, others)
 
     async def SetDrain(self, request: pb.SetDrainRequest, context: grpc.aio.ServicerContext) -> pb.SetDrainResponse:
         try:
@@ -72,7 +72,7 @@ class ManagementService(services.ManagementServiceServicer):
     ) -> pb.GetCountersResponse:
         async def own(me: str) -> pb.Counters:
             now_ms = round(1_000 * asyncio.get_running_loop().time())
-            return counters_to(me, now_ms, self._operator.counters(), self._operator.state)
+            return await counters_to(me, now_ms, await self._operator.counters(), self._operator.state)
 
         parts = await self._everywhere("GetCounters", request, own, pb.Counters)
         return pb.GetCountersResponse(load_balancers=parts)

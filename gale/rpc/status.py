@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 
 from gale.core.state import ClusterState, Node
 from gale.ports import LocalStatus
+from gale.rpc.steps import in_steps
 from gale.rpc.v1 import api_pb2 as pb
 
 REASONS_MAX, REASON_MAX = 1_000, 200
@@ -37,7 +38,7 @@ def local_status(local: LocalStatus) -> pb.LocalStatus:
     )
 
 
-def cluster_status(
+async def cluster_status(
     state: ClusterState,
     asked: pb.LocalStatus,
     others: Mapping[str, pb.LocalStatus | str],
@@ -48,16 +49,18 @@ def cluster_status(
     for answer in sorted(answers, key=lambda answer: answer.address):
         told.update(answer.not_serving)  # whoever is asked says the same
     load_balancers = [_own(state, asked, others), *(_other(state, asked, *other) for other in others.items())]
-    return pb.ClusterStatus(
+    status = pb.ClusterStatus(
         leader=asked.leader if asked.HasField("leader") else None,
         term=asked.term,
         quorum=asked.quorum,
         generation=state.generation,
         load_balancers=sorted(load_balancers, key=lambda load_balancer: load_balancer.address),
-        nodes=[_node(node, state, told.get(name, "")) for name, node in sorted(state.nodes.items())],
         applied_index=asked.applied_index,
         degraded=asked.degraded,
     )
+    async for name in in_steps(sorted(state.nodes)):
+        status.nodes.append(_node(state.nodes[name], state, told.get(name, "")))
+    return status
 
 
 def _own(

@@ -1,13 +1,13 @@
 """The load balancer of a network of namespaces, and real sockets through its programs."""
 
 import socket
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 from gale.core.plan import ClearNode, SetNode, SetSlots
 from gale.dataplane.adapter import BpfDataplane
 from gale.dataplane.settings import DataplaneSettings, Listener
-from gale.ports import Counters
 from tests.packet.network import NODE, NODE6, PRIVATE, PRIVATE6, PUBLIC, PUBLIC6, Network, eventually, namespace
 
 WEB, WEB_ON_NODES, DNS, DNS_ON_NODES, SLOTS = 80, 8080, 53, 5353, 64
@@ -61,10 +61,10 @@ def take_node(dataplane: BpfDataplane) -> None:
     dataplane.perform(ClearNode(1))
 
 
-def moved(dataplane: BpfDataplane, before: Counters) -> dict[str, int]:
+def moved(dataplane: BpfDataplane, before: Mapping[str, int]) -> dict[str, int]:
     """The verdicts of packets since then."""
-    now = dataplane.counters().verdicts
-    return {name: count - before.verdicts[name] for name, count in now.items() if count > before.verdicts[name]}
+    now = dataplane.verdicts()
+    return {name: count - before[name] for name, count in now.items() if count > before[name]}
 
 
 def reachable(dataplane: BpfDataplane) -> bool:

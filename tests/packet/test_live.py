@@ -64,7 +64,7 @@ def dataplane(net: Network, shared: BpfDataplane) -> BpfDataplane:
 
 @pytest.mark.parametrize(("service", "source"), [(PUBLIC, PRIVATE), (PUBLIC6, PRIVATE6)])
 def test_megabytes_both_ways(net: Network, dataplane: BpfDataplane, service: str, source: str) -> None:
-    data, before = os.urandom(MEGABYTES << 20), dataplane.counters()
+    data, before = os.urandom(MEGABYTES << 20), dataplane.verdicts()
     to_node, to_client, peer = exchange(net, data, service)
     assert to_node == data
     assert to_client == data
@@ -76,16 +76,16 @@ def test_megabytes_both_ways(net: Network, dataplane: BpfDataplane, service: str
 
 @pytest.mark.parametrize("service", [PUBLIC, PUBLIC6])
 def test_datagrams_both_ways(net: Network, dataplane: BpfDataplane, service: str) -> None:
-    before = dataplane.counters()
+    before = dataplane.verdicts()
     assert datagrams(net, service, count=1000, size=1024) == 1000
     assert moved(dataplane, before)["opened"] == 1
 
 
 def test_traffic_is_counted_by_service_and_node(net: Network, dataplane: BpfDataplane) -> None:
-    before, data = dataplane.counters(), bytes(100_000)
+    before, data = asyncio.run(dataplane.counters()), bytes(100_000)
     exchange(net, data)
     datagrams(net, PUBLIC, count=10, size=1000)
-    now = dataplane.counters()
+    now = asyncio.run(dataplane.counters())
     web, dns = (_difference(now.services[name], before.services.get(name)) for name in ("web", "dns"))
     assert web.flows == dns.flows == 1
     assert (dns.in_packets, dns.in_bytes, dns.out_packets, dns.out_bytes) == (10, 10_280, 10, 10_280)
@@ -102,14 +102,14 @@ def _difference(now: Traffic, before: Traffic | None) -> Traffic:
 
 def test_a_port_nobody_listens_to_is_refused(net: Network, dataplane: BpfDataplane) -> None:
     """The node's reset reaches the client."""
-    before = dataplane.counters()
+    before = dataplane.verdicts()
     with pytest.raises(ConnectionRefusedError):
         net.connect(WEB)
     assert moved(dataplane, before)["returned"] == 1
 
 
 def test_other_traffic_is_the_kernels(net: Network, dataplane: BpfDataplane) -> None:
-    before = dataplane.counters()
+    before = dataplane.verdicts()
     with namespace(net.balancer):
         listening = socket.create_server((PUBLIC, WEB + 1))
     with listening, net.connect(WEB + 1):
@@ -119,7 +119,7 @@ def test_other_traffic_is_the_kernels(net: Network, dataplane: BpfDataplane) -> 
 
 def test_a_packet_without_a_flow_is_answered_with_a_reset(net: Network, dataplane: BpfDataplane) -> None:
     """As after the loss of the flow table: the client does not hang."""
-    before = dataplane.counters()
+    before = dataplane.verdicts()
     with net.listen(WEB_ON_NODES) as listening, net.connect(WEB) as client, listening.accept()[0]:
         take_node(dataplane)
         client.sendall(b"hello")
@@ -132,7 +132,7 @@ def test_a_reply_out_of_a_vlan(net: Network, dataplane: BpfDataplane) -> None:
     """The kernel takes the tag off a frame before TC sees it; the client gets it as its own frames are, without."""
     with net.listen(WEB_ON_NODES), net.connect(WEB) as client:
         mac = net.ip(net.balancer, "-br", "link", "show", "private").split()[2]
-        before = dataplane.counters()
+        before = dataplane.verdicts()
         reply = IP(src=NODE, dst=PRIVATE) / TCP(sport=WEB_ON_NODES, dport=client.getsockname()[1], flags="A")
         with namespace(net.client), socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3)) as seen:
             seen.bind(("eth0", 0))
@@ -182,7 +182,7 @@ def test_nodes_behind_what_takes_no_frames(bpf: None) -> None:
         assert dataplane.unreachable == (1,)
         with pytest.raises(TimeoutError):
             net.connect(WEB, within_s=0.5)
-        assert dataplane.counters().verdicts["no_neighbour"] > 0
+        assert dataplane.verdicts()["no_neighbour"] > 0
         dataplane.close()
 
 
@@ -190,7 +190,7 @@ def test_explained_as_it_would_be(net: Network, dataplane: BpfDataplane) -> None
     with net.listen(WEB_ON_NODES), net.connect(WEB) as client:
         port = client.getsockname()[1]
         asyncio.run(dataplane.explain(Question(CLIENT, port, PUBLIC, WEB)))  # compiles; then all is quiet
-        before = dataplane.counters()
+        before = asyncio.run(dataplane.counters())
         questions = (
             Question(CLIENT, port, PUBLIC, WEB),
             Question(CLIENT, port + 1, PUBLIC, WEB),
@@ -199,9 +199,9 @@ def test_explained_as_it_would_be(net: Network, dataplane: BpfDataplane) -> None
             Question(CLIENT, port, PUBLIC, WEB + 1),
         )
         known, unknown, new, back, other = [asyncio.run(dataplane.explain(question)) for question in questions]
-        after = dataplane.counters()
+        after = asyncio.run(dataplane.counters())
         told = {answer.verdict for answer in (known, unknown, new, back, other)}
-        assert not told & moved(dataplane, before).keys(), "neighbours may talk meanwhile, and nobody else"
+        assert not told & moved(dataplane, before.verdicts).keys(), "neighbours may talk meanwhile, and nobody else"
         assert (after.services, after.nodes) == (before.services, before.nodes)
     assert (known.verdict, known.mode, known.service, known.node) == ("forwarded", "l4", "web", 1)
     assert known.interface == "private"

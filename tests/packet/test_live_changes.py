@@ -166,7 +166,7 @@ async def test_the_loop_takes_leave_by_itself(followed: tuple[Network, BpfDatapl
     with net.listen(WEB_ON_NODES) as listening:
         clients = [net.connect(WEB) for _ in range(50)]
         accepted = [listening.accept()[0] for _ in clients]
-        before = dataplane.counters()
+        before = dataplane.verdicts()
         dataplane.farewell(1)  # the number is in use: nobody is told anything
         await asyncio.sleep(0.2)
         assert "node_gone" not in moved(dataplane, before)

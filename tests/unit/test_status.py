@@ -1,5 +1,6 @@
 """The cluster's status as one load balancer composes it: who leads, who follows, who is ignored, and why."""
 
+import asyncio
 from typing import Any
 
 from google.protobuf.json_format import MessageToDict
@@ -30,7 +31,7 @@ def rows(
     for other in others:
         address, answer = other if isinstance(other, tuple) else (other.address, other)
         answers[address] = answer
-    status = cluster_status(state or ClusterState(), asked, answers)
+    status = asyncio.run(cluster_status(state or ClusterState(), asked, answers))
     assert [lb.address for lb in status.load_balancers] == sorted([asked.address, *answers])
     return {lb.address: (lb.role, lb.reason) for lb in status.load_balancers}
 
@@ -73,7 +74,7 @@ def test_what_the_state_ignores_is_ignored_without_a_word_from_the_handshake() -
 
 def test_without_a_quorum_the_summary_names_what_was_taken_away() -> None:
     def told(*degraded: str) -> str:
-        status = cluster_status(ClusterState(), said(A, None, degraded), {})
+        status = asyncio.run(cluster_status(ClusterState(), said(A, None, degraded), {}))
         names = MessageToDict(status, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
         return summary({"leader": None, **names})
 
@@ -95,7 +96,7 @@ def test_whoever_is_asked_gives_the_same_reason_of_a_node() -> None:
     told = set()
     for asked in answers:
         others = {address: answer for address, answer in answers.items() if address != asked}
-        (node,) = cluster_status(state, answers[asked], others).nodes
+        (node,) = asyncio.run(cluster_status(state, answers[asked], others)).nodes
         told.add(node.reason)
     assert told == {"does not serve: port 80: refused"}
 
