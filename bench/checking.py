@@ -35,12 +35,13 @@ def removal(disk: Path, quick: bool) -> Figures:
         crowd.wait_routing(WITHIN_S)
         time.sleep(1.0)
         with tables(lab) as kernels:
-            return spread([_removal_ms(crowd, kernels, number) for number in range(1, count + 1)])
+            return spread([removal_ms(crowd, kernels, number) for number in range(1, count + 1)])
 
 
-def _removal_ms(crowd: Crowd, kernels: list[NodeTable], number: int) -> float:
+def removal_ms(crowd: Crowd, kernels: list[NodeTable], number: int, most: int = 200, within_s: float = 10) -> float:
+    """`most`: the highest number that a node of the cluster may have."""
     address = f"10.78.0.{number}"
-    own = [kernel.number(address, most=200) for kernel in kernels]
+    own = [kernel.number(address, most) for kernel in kernels]
     if None in own:
         raise LabError(f"{address} is not in every kernel's table")
     last_s = crowd.silence(f"crowd-{number}")
@@ -49,7 +50,7 @@ def _removal_ms(crowd: Crowd, kernels: list[NodeTable], number: int) -> float:
         known = [kernel.address(entry or 0) == address for kernel, entry in zip(kernels, own, strict=True)]
         return f"{address} is still there" if any(known) else None
 
-    wait(missing, 10, pause_s=POLL_S)
+    wait(missing, within_s, pause_s=POLL_S)
     return 1000 * (time.monotonic() - last_s)
 
 

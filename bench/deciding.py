@@ -7,7 +7,7 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
-from bench.trio import Trio, trio
+from bench.trio import Trio, addresses, trio
 from gale.pki import issue, make_ca, write
 from gale.tls import Identity, Role
 
@@ -27,19 +27,19 @@ def measure(disk: Path, tls: bool, quick: bool) -> dict[str, Figures]:
         return {
             "disk": sync_ms(disk),
             **commits(cluster, COMMITS[quick], SECONDS[quick]),
-            "next commit": next_commits(cluster, KILLS[quick]),
+            "next commit": spread(next_commits(cluster, KILLS[quick])),
             **ten_thousand(cluster),
         }
 
 
-def certificates(directory: Path) -> Path:
+def certificates(directory: Path, replicas: int = 3) -> Path:
     """A new authority, and a pair for each replica."""
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True)
     now = datetime.now(UTC)
     authority = make_ca(now)
     write(directory, "ca", authority)
-    for address in Trio(directory).addresses:
+    for address in addresses(replicas):
         ip = address.rpartition(":")[0]
         write(directory, ip, issue(authority, Identity(Role.LOAD_BALANCER, ip), now))
     return directory
@@ -79,8 +79,8 @@ def commits(cluster: Trio, count: int, seconds: int) -> dict[str, Figures]:
     return figures
 
 
-def next_commits(cluster: Trio, kills: int) -> Figures:
-    """From the leader's SIGKILL to the first command committed by another, which was proposed at once and waits."""
+def next_commits(cluster: Trio, kills: int) -> list[float]:
+    """From the leader's SIGKILL to the first command committed by another, which was proposed at once and waits; ms."""
     taken_ms = []
     for _ in range(kills):
         leader = cluster.leader()
@@ -90,7 +90,7 @@ def next_commits(cluster: Trio, kills: int) -> Figures:
         committed_s = min(float(answer["committed_s"]) for answer in cluster.answers())
         taken_ms.append(1000 * (committed_s - killed_s))
         cluster.start(leader)
-    return spread(taken_ms)
+    return taken_ms
 
 
 def ten_thousand(cluster: Trio) -> dict[str, Figures]:

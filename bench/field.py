@@ -60,7 +60,7 @@ def _route_to_crowd() -> None:
 class Crowd(Feed):
     """Many nodes that check into these load balancers. `words` are the last second's, `total` their sums."""
 
-    def __init__(self, lab: Lab, lbs: tuple[Instance, ...], nodes: int, interval_s: float) -> None:
+    def __init__(self, lab: Lab, lbs: tuple[Instance, ...], nodes: int, interval_s: float, first: int = 1) -> None:
         self.nodes, self.lbs = nodes, lbs
         self.words: dict[str, Any] = {}
         self.lines: list[dict[str, Any]] = []
@@ -68,6 +68,7 @@ class Crowd(Feed):
         servers = ",".join(f"{lb.private}:{NODE_PORT}" for lb in lbs)
         program = [sys.executable, "-P", str(Path(__file__).with_name("crowd.py")), "--servers", servers]
         given = ["--nodes", str(nodes), "--interval", str(interval_s), "--reports-to", str(len(lbs))]
+        given += ["--first", str(first)]
         super().__init__(lab.topology.switch_namespace, [*program, *given], lab.store.log("crowd"), self._receive)
 
     def _receive(self, words: Any) -> None:

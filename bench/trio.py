@@ -1,4 +1,4 @@
-"""Three replicas (bench/replica.py) on loopback addresses, their journals on a real disk; started, killed, asked.
+"""Three replicas (bench/replica.py), or others as many, on loopback, journals on a real disk; started, killed, asked.
 
 What they cost is the Raft library, gale's wire, journal and state, and nothing else: no kernel, no gRPC. So the figures
 say what agreeing costs, and a replica that was killed is back in half a second.
@@ -60,10 +60,14 @@ class Replica:
         return now_s
 
 
+def addresses(replicas: int = 3) -> list[str]:
+    return [f"127.0.0.{11 + number}:{PORT}" for number in range(replicas)]
+
+
 class Trio:
-    def __init__(self, disk: Path, certificates: Path | None = None) -> None:
+    def __init__(self, disk: Path, certificates: Path | None = None, replicas: int = 3) -> None:
         self._disk, self._certificates = disk, certificates
-        self.addresses = [f"127.0.0.{number}:{PORT}" for number in (11, 12, 13)]
+        self.addresses = addresses(replicas)
         self.running: dict[str, Replica] = {}
 
     def directory(self, address: str) -> Path:
@@ -109,10 +113,10 @@ class Trio:
 
 
 @contextmanager
-def trio(disk: Path, certificates: Path | None = None) -> Iterator[Trio]:
+def trio(disk: Path, certificates: Path | None = None, replicas: int = 3) -> Iterator[Trio]:
     shutil.rmtree(disk, ignore_errors=True)
     disk.mkdir(parents=True)
-    cluster = Trio(disk, certificates)
+    cluster = Trio(disk, certificates, replicas)
     try:
         for address in cluster.addresses:
             cluster.start(address)
