@@ -127,7 +127,7 @@ def _pace(lab: Lab, crowd: Crowd, seconds: float) -> Figures:
     return {
         "checks_per_s": sum(line["checks"] for line in lines) / len(lines) / len(pids),
         "replies_per_s": sum(line["replies"] for line in lines) / len(lines) / len(pids),
-        "cores": statistics.mean(map(_cores, before, after)),
+        "cores": statistics.mean(map(cores_between, before, after)),
         "resident_mb": max(one.resident_mb for one in after),
         "reply_p50_ms": statistics.median(line["reply_p50_ms"] for line in lines),
         "reply_p99_ms": statistics.median(line["reply_p99_ms"] for line in lines),
@@ -136,5 +136,5 @@ def _pace(lab: Lab, crowd: Crowd, seconds: float) -> Figures:
     }
 
 
-def _cores(before: Usage, after: Usage) -> float:
+def cores_between(before: Usage, after: Usage) -> float:
     return (after.cpu_s - before.cpu_s) / (after.at_s - before.at_s)

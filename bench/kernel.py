@@ -12,7 +12,7 @@ from gale.dataplane.syscall import OBJ_GET_INFO_BY_FD, bpf
 
 MAP_LOOKUP = 1
 MAP_FD_BY_ID = 14
-NODE_BYTES = 32  # struct node of bpf/abi.h, which begins with the address
+NODE_BYTES, ADDRESS_AT = 64, 56  # struct node of bpf/abi.h, and its IPv4 address
 NODES = 65_536
 NAME_OFFSET = 24  # of `name`, 16 bytes, in struct bpf_map_info
 
@@ -29,7 +29,7 @@ class NodeTable:
         key = ctypes.c_uint32(number)
         attribute = struct.pack("=IIQQQ", self._fd, 0, ctypes.addressof(key), ctypes.addressof(self._value), 0)
         bpf(MAP_LOOKUP, attribute)
-        return socket.inet_ntoa(self._value.raw[:4])
+        return socket.inet_ntoa(self._value.raw[ADDRESS_AT : ADDRESS_AT + 4])
 
     def number(self, address: str, most: int = NODES - 1) -> int | None:
         """The number whose entry has this address, among the first `most`."""

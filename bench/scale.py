@@ -27,10 +27,10 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.about import about
-from bench.checking import SETTLE_S, WITHIN_S, removal_ms, tables
+from bench.checking import SETTLE_S, WITHIN_S, cores_between, removal_ms, tables
 from bench.control import DISK
 from bench.deciding import certificates, next_commits, percentiles
-from bench.field import Crowd, Usage, field, pid_of, usage
+from bench.field import Crowd, field, pid_of, usage
 from bench.trio import Trio, trio
 from gale.errors import GaleError
 from gale.lab.cluster import Lab
@@ -106,7 +106,7 @@ def _field(disk: Path, size: tuple[int, int], quick: bool) -> Iterator[Point]:
     timeout_s = max(1, nodes // NODES_EACH_SECOND)
     options = LabOptions(load_balancers=count, nodes=1, checks_before_routing=1, checks_timeout=f"{timeout_s}s")
     with field(options, disk) as lab, ExitStack() as stack:
-        alone = [usage(pid_of(lab, lb.name)).resident_mb for lb in lab.topology.lbs]
+        idle, alone = _used(lab, quick)
         each = (files - 200) // count
         crowds = [
             stack.enter_context(
@@ -119,7 +119,7 @@ def _field(disk: Path, size: tuple[int, int], quick: bool) -> Iterator[Point]:
         time.sleep(SETTLE_S)
         size = count, nodes
         yield point("resident before nodes come", "MB", size, alone)
-        yield from _costs(lab, crowds, size, quick)
+        yield from _costs(lab, crowds, size, quick, statistics.median(idle))
         with tables(lab) as kernels:
             took = [
                 removal_ms(crowds[0], kernels, number, nodes + 10, timeout_s + 10)
@@ -128,25 +128,27 @@ def _field(disk: Path, size: tuple[int, int], quick: bool) -> Iterator[Point]:
         yield point("removal beyond checks_timeout", "ms", size, [ms - 1000 * timeout_s for ms in took])
 
 
-def _costs(lab: Lab, crowds: Sequence[Crowd], size: tuple[int, int], quick: bool) -> Iterator[Point]:
-    """Of every load balancer one value."""
-    pids = [pid_of(lab, lb.name) for lb in lab.topology.lbs]
-    before, since = [usage(pid) for pid in pids], [len(crowd.lines) for crowd in crowds]
-    time.sleep(USAGE_S[quick])
-    after = [usage(pid) for pid in pids]
+def _costs(lab: Lab, crowds: Sequence[Crowd], size: tuple[int, int], quick: bool, idle: float) -> Iterator[Point]:
+    """Of every load balancer one value. `idle`: cores without nodes."""
+    since = [len(crowd.lines) for crowd in crowds]
+    cores, resident_mb = _used(lab, quick)
     lines = [crowd.lines[first:] for crowd, first in zip(crowds, since, strict=True)]
-    rate = sum(sum(line["checks"] for line in own) / len(own) for own in lines) / len(pids)
-    cores = list(map(_cores, before, after))
+    rate = sum(sum(line["checks"] for line in own) / len(own) for own in lines) / len(cores)
     yield point("checks each second", "1/s", size, [rate])
     yield point("cores", "cores", size, cores)
-    yield point("CPU per check", "µs", size, [1e6 * one / rate for one in cores])
-    yield point("resident", "MB", size, [one.resident_mb for one in after])
+    yield point("CPU per check", "µs", size, [1e6 * (one - idle) / rate for one in cores])
+    yield point("resident", "MB", size, resident_mb)
     slowest = [max(line["reply_p99_ms"] for line in own) for own in lines]
     yield point("reply to a check, p99", "ms", size, slowest)
 
 
-def _cores(before: Usage, after: Usage) -> float:
-    return (after.cpu_s - before.cpu_s) / (after.at_s - before.at_s)
+def _used(lab: Lab, quick: bool) -> tuple[list[float], list[float]]:
+    """Cores, and megabytes resident, of each load balancer, for some seconds."""
+    pids = [pid_of(lab, lb.name) for lb in lab.topology.lbs]
+    before = [usage(pid) for pid in pids]
+    time.sleep(USAGE_S[quick])
+    after = [usage(pid) for pid in pids]
+    return list(map(cores_between, before, after)), [one.resident_mb for one in after]
 
 
 PARTS: dict[str, Callable[[Path, bool], Iterator[Point]]] = {"deciding": deciding, "checking": checking}
