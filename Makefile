@@ -26,17 +26,16 @@ sim: ## the control plane on a seeded network, clock and disk: make sim SEED=1 R
 	.venv/bin/python -m tests.sim --seed $(or $(SEED),1) --runs $(or $(RUNS),100)
 
 bench-packet: ## nanoseconds per packet: every mode, IP version, protocol and case
-	.venv/bin/python -m bench.packet --json bench/results/packet.json
-	.venv/bin/python -m bench.packet_table
+	.venv/bin/python -m bench packet
 
 fuzz: ## frames against the model of the packet path: make fuzz SEED=1 INPUTS=10000000
 	.venv/bin/python -m tests.packet.fuzz --seed $(or $(SEED),1) --inputs $(or $(INPUTS),10000000)
 
-bench-control: ## deciding and checking: three load balancers, up to ten thousand nodes
-	.venv/bin/python -m bench.control --json bench/results/control.json
+bench-control: ## deciding and checking: up to seven load balancers and ten thousand nodes
+	.venv/bin/python -m bench control scale
 
-bench: ## every number
-	.venv/bin/python -m bench
+bench: ## every number, table and plot; make bench QUICK=1 is a try
+	.venv/bin/python -m bench $(if $(QUICK),--quick)
 
 proto: ## gale/rpc/v1/ from proto/
 	scripts/proto

@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench import checking, deciding
+from bench.about import about
 from bench.deciding import Figures
 from gale.errors import GaleError
 
@@ -80,7 +81,9 @@ def main(quick: bool, tls: bool, parts: tuple[str, ...], disk: Path, file: Path 
         raise click.ClickException(str(error)) from error
     if file:
         rounded = {case: {name: round(value, 3) for name, value in values.items()} for case, values in figures.items()}
-        file.write_text(json.dumps({"tls": tls, "quick": quick, "figures": rounded}, indent=2) + "\n")
+        noted = about("python -m bench.control" + " --quick" * quick)
+        written = {"about": noted, "tls": tls, "quick": quick, "figures": rounded}
+        file.write_text(json.dumps(written, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -186,7 +186,7 @@ def limits(of: Model, timeout_s: float = TIMEOUT_S) -> list[Limit]:
             "one core takes all checks",
             int(of.cores.where(1) / each_s),
             True,
-            "a longer checks_timeout, in proportion; then a process for each core, which takes checks and passes changes on",
+            "a longer checks_timeout, in proportion; then a process for each core, which passes on what changes",
         ),
         Limit(
             "numbers of nodes",

@@ -38,7 +38,7 @@ from bench.packet_slots import change_slots_ns
 from bench.packet_wire import through_wires
 
 MANY = 1 << 20
-FLOWS = {"l2": (1, MANY), "l3": (1, MANY), "l4": (1, 10_000, 1 << 17, MANY)}
+MODES, FLOWS = ("l2", "l3", "l4"), (1, 10_000, 1 << 17, MANY)
 CAPACITY, CAPACITY_FOR_MANY = 1 << 18, 1 << 21
 """Flows that the tables of l4 are made for: as configured by default, and for a million."""
 
@@ -179,8 +179,8 @@ def fill(rig: Rig, family: Family, flows: int) -> None:
 
 def everything(rounds: int, packets: int, cpu: int) -> list[Figure]:
     figures = []
-    for mode, flows in FLOWS.items():
-        few = [count for count in flows if count < MANY] if mode == "l4" else list(flows)
+    for mode in MODES:
+        few = [count for count in FLOWS if count < MANY or mode != "l4"]
         figures += measure(mode, rounds, packets, few)
         if mode == "l4":
             figures += measure(mode, rounds, packets, [MANY])
@@ -202,12 +202,14 @@ def shown(figures: Iterable[Figure]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures there")
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--packets", type=int, default=1_000_000, help="per run, 1,000,000 unless given")
+    parser.add_argument("--quick", action="store_true", help="3 rounds of 100,000 packets: a try, not a figure")
+    parser.add_argument("--rounds", type=int)
+    parser.add_argument("--packets", type=int, help="per run, 1,000,000 unless given")
     parser.add_argument("--cpu", type=int, default=max(os.sched_getaffinity(0)))
     arguments = parser.parse_args()
     os.sched_setaffinity(0, {arguments.cpu})
-    figures = everything(arguments.rounds, arguments.packets, arguments.cpu)
+    rounds, packets = (3, 100_000) if arguments.quick else (9, 1_000_000)
+    figures = everything(arguments.rounds or rounds, arguments.packets or packets, arguments.cpu)
     print(shown(figures))
     if arguments.json:
         arguments.json.write_text(json.dumps([asdict(line) for line in figures], indent=1) + "\n")

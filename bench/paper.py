@@ -43,9 +43,9 @@ def paper(control: Mapping[str, Any], scale: Mapping[str, Any]) -> str:
 
 def _lines(of: Model) -> str:
     return (
-        f"A load balancer is resident with {short(of.resident_mb.begin)} MB, and {short(1000 * of.resident_mb.each)} KB "
-        f"for each node. It takes {short(of.cores.begin)} of a core, and {short(1e6 * of.cores.each)} µs for each check. "
-        f"A snapshot is {short(1e6 * of.snapshot_mb.each)} bytes for each node. The log takes "
+        f"A load balancer is resident with {short(of.resident_mb.begin)} MB, and {short(1000 * of.resident_mb.each)} "
+        f"KB for each node. It takes {short(of.cores.begin)} of a core, and {short(1e6 * of.cores.each)} µs for each "
+        f"check. A snapshot is {short(1e6 * of.snapshot_mb.each)} bytes for each node. The log takes "
         f"{short(of.observations_per_s)} observations a second.\n"
     )
 
@@ -97,8 +97,8 @@ def _needs(of: Model) -> str:
 def _beat(of: Model) -> str:
     hard = next(limit for limit in limits(of) if limit.hard)
     return (
-        f"So with checks_timeout at {TIMEOUT_S:.0f} s the first limit is {hard.name}, at {hard.nodes:,} nodes of a cluster. "
-        f"A cluster of {MAX_NODES:,} nodes, as many as have numbers, wants a checks_timeout of "
+        f"So with checks_timeout at {TIMEOUT_S:.0f} s the first limit is {hard.name}, at {hard.nodes:,} nodes of a "
+        f"cluster. A cluster of {MAX_NODES:,} nodes, as many as have numbers, wants a checks_timeout of "
         f"{short(slowest_beat(of, MAX_NODES))} s; a million nodes are then "
         f"{CLUSTER * -(-NODES[-1] // MAX_NODES)} load balancers in clusters of {CLUSTER}.\n"
     )

@@ -1,5 +1,6 @@
 """Pictures of what stands in bench/results/, as SVG beside it: `python -m bench.page` writes them. Pure functions."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -106,8 +107,15 @@ def _contest(name: str, results: Sequence[Figure]) -> Iterator[tuple[str, str]]:
             contestant: [found.get((contestant, case)) for case in cases]
             for contestant in dict.fromkeys(it["contestant"] for it in chosen)
         }
-        file = "".join(letter if letter.isalnum() else "-" for letter in metric.lower())
-        yield f"{name}-{file}.svg", bars(metric[:1].upper() + metric[1:], cases, Axis(unit), series)
+        yield (
+            f"{name}-{_plain(f'{metric} {unit}')}.svg",
+            bars(metric[:1].upper() + metric[1:], cases, Axis(unit), series),
+        )
+
+
+def _plain(words: str) -> str:
+    """As a file may be called anywhere."""
+    return re.sub("[^a-z0-9]+", "-", words.lower()).strip("-")
 
 
 def extent(it: Figure) -> Extent:

@@ -84,13 +84,14 @@ def compare(rounds: int, seconds: int) -> list[dict[str, object]]:
 @click.command()
 @click.option("--rounds", default=5, show_default=True)
 @click.option("--seconds", default=3, show_default=True, help="Length of one measurement.")
+@click.option("--quick", is_flag=True, help="Two rounds of a second: a try, not a figure.")
 @click.option("--json", "file", type=click.Path(path_type=Path), help="Also write the figures there.")
-def main(rounds: int, seconds: int, file: Path | None) -> None:
+def main(rounds: int, seconds: int, quick: bool, file: Path | None) -> None:
     """Requests per second through gale and through plain kernel routing, by turns."""
     if shutil.which("wrk") is None:
         raise click.ClickException("wrk is missing: apt-get install wrk")
     try:
-        results = compare(rounds, seconds)
+        results = compare(*((2, 1) if quick else (rounds, seconds)))
     except GaleError as error:
         raise click.ClickException(str(error)) from error
     table = Table("connections", "gale req/s", "kernel routing req/s", "ratio", "least and most", box=None)
