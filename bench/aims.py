@@ -1,57 +1,37 @@
-"""How gale stands beside the others, as ratios with their aims, and the few figures that README.md quotes."""
+"""What gale aims at beside the others, and the few figures that README.md quotes, as tables."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from bench.tables import Figure, grid, short
+from bench.packet import MODES
+from bench.tables import Figure, extent, grid, short
 
-GALE, KERNEL, HAPROXY, NFTABLES = "gale l4", "none", "HAProxy", "nftables"
-AIMS = (
-    ("requests", "/s", KERNEL, 0.9, True),
-    ("requests", "/s", HAPROXY, 2.0, True),
-    ("forwarder's CPU", "µs per request", HAPROXY, 0.25, False),
-    ("throughput", "Gbit/s", KERNEL, 0.9, True),
-    ("packets", "Mpps", NFTABLES, 3.0, True),
-)
-"""Metric, unit, beside whom, the aim, and whether it is the least or the most."""
+QUOTED = "requests: ", "forwarder's CPU: "
 
 
-def aims(results: Sequence[Figure]) -> Iterator[str]:
-    rows = list(_rows(results))
-    if rows:
-        yield grid([f"{GALE} beside", "case", "metric", "ratio", "aim", ""], rows)
+def aims(judged: Sequence[Figure]) -> str:
+    """What a file of results says of its aims; of ratios, the medians of the rounds' own."""
+    return grid(
+        ["aim", "case", "bound", "measured", ""],
+        ([it["aim"], it["case"], _bound(it), extent(it), "held" if it["held"] else "**missed**"] for it in judged),
+    )
 
 
-def _rows(results: Sequence[Figure]) -> Iterator[list[str]]:
-    found = {(it["case"], it["contestant"], it["metric"], it["unit"]): it["median"] for it in results}
-    for metric, unit, other, aim, least in AIMS:
-        for (case, contestant, its_metric, its_unit), value in found.items():
-            beside = found.get((case, other, metric, unit))
-            if (contestant, its_metric, its_unit) == (GALE, metric, unit) and beside:
-                ratio = value / beside
-                reached = ratio >= aim if least else ratio <= aim
-                called = "kernel routing" if other == KERNEL else other
-                most = "at least" if least else "at most"
-                yield [
-                    called,
-                    case,
-                    metric,
-                    short(ratio),
-                    f"{most} {short(aim)}",
-                    "reached" if reached else "**missed**",
-                ]
+def _bound(it: Figure) -> str:
+    return next(f"{side} {short(it[side])}" for side in ("at least", "at most") if side in it)
 
 
 def headline(results: Mapping[str, Any]) -> str:
     control = results["control"]["figures"]
-    packet = {(it["mode"], it["case"]): it for it in results["packet"] if (it["ip"], it["protocol"]) == (4, "tcp")}
-    first = {it["mode"]: it["ns"] for it in reversed(results["packet"]) if it["case"] == "established"}
-    wires = packet["l4", "through veth"]
+    found = {
+        (it["mode"], it["case"], it["flows"]): it
+        for it in results["packet"]
+        if (it["ip"], it["protocol"]) == (4, "tcp")
+    }
+    packets = ", ".join(f"{mode} {found[mode, 'established', 1]['ns']:g} ns" for mode in MODES)
+    wires = next(it for it in results["packet"] if (it["mode"], it["case"]) == ("l4", "through veth"))
     rows = [
-        [
-            "a packet of an open connection, beyond an empty program",
-            ", ".join(f"{m} {first[m]:g} ns" for m in sorted(first)),
-        ],
+        ["a packet of an open connection, beyond an empty program", packets],
         [
             "l4 on one core, of what a bare redirect does",
             f"{wires['floor_ns'] / (wires['ns'] + wires['floor_ns']):.0%}",
@@ -59,10 +39,12 @@ def headline(results: Mapping[str, Any]) -> str:
         ["a commit, p50", f"{short(control['commit on the leader']['p50_ms'])} ms"],
         ["the leader's kill -9 to the next commit, median", f"{short(control['next commit']['median_ms'])} ms"],
     ]
-    contest = results.get("traffic", {"results": []})["results"]
     rows += [
-        [f"l4: {metric}, {case}, of {other}'s", ratio]
-        for other, case, metric, ratio, *_ in _rows(contest)
-        if metric in ("requests", "forwarder's CPU")
+        [
+            f"{it['case']}: {it['aim'].partition(': ')[2]}, {it['aim'].partition(': ')[0]}",
+            f"{short(it['median'])} times",
+        ]
+        for it in results.get("traffic", {}).get("aims", ())
+        if it["aim"].startswith(QUOTED)
     ]
     return grid(["measured", ""], rows)

@@ -119,7 +119,7 @@ class Timing:
     def __init__(self, rig: Rig, packets: int) -> None:
         self._rig = rig
         self._packets = packets
-        self._runs: dict[Case, list[tuple[int, int]]] = {}
+        self.runs: dict[Case, list[tuple[int, int]]] = {}
 
     def once(self, case: Case) -> None:
         rig, packets = self._rig, self._packets
@@ -133,10 +133,10 @@ class Timing:
         moved = {name: count - before[name] for name, count in rig.counters().items() if count != before[name]}
         if sum(moved.get(name, 0) for name in case.verdicts) < 0.97 * packets:
             raise SystemExit(f"{rig.mode} {case.family} {case.name}, {case.flows} flows: the packets ended in {moved}")
-        self._runs.setdefault(case, []).append((whole, floor))
+        self.runs.setdefault(case, []).append((whole, floor))
 
     def figures(self) -> list[Figure]:
-        return [_figure(self._rig.mode, case, runs) for case, runs in self._runs.items()]
+        return [_figure(self._rig.mode, case, runs) for case, runs in self.runs.items()]
 
 
 def _figure(mode: str, case: Case, runs: Sequence[tuple[int, int]]) -> Figure:

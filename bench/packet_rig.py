@@ -63,15 +63,18 @@ def settings(mode: str, flows: int, interface: str = "lo") -> DataplaneSettings:
 
 
 class Rig:
-    """`first` and `flows` of a run choose the section of flows that take turns; 0 flows: never seen before."""
+    """`first` and `flows` of a run choose the section of flows that take turns; 0 flows: never seen before.
+    `path` stands in for the text of the packet path."""
 
-    def __init__(self, mode: str, flows: int = 1 << 18, links: tuple[int, int] = (1, 1)) -> None:
+    def __init__(
+        self, mode: str, flows: int = 1 << 18, links: tuple[int, int] = (1, 1), path: bytes | None = None
+    ) -> None:
         chosen = settings(mode, flows)
         extra = {"bench_public4": "xdp", "bench_public6": "xdp", "bench_empty": "xdp", "bench_parse": "xdp"}
         extra |= {"bench_send": "xdp", "bench_redirect": "xdp", "bench_sink": "xdp"}
         if mode == "l4":
             extra |= {"bench_private4": "tc", "bench_private6": "tc", "bench_empty_tc": "tc"}
-        text = source() + b'\n#line 1 "bench/packet.c"\n' + (Path(__file__).parent / "packet.c").read_bytes()
+        text = (path or source()) + b'\n#line 1 "bench/packet.c"\n' + (Path(__file__).parent / "packet.c").read_bytes()
         self.mode = mode
         self.program = load(chosen, text, extra)
         self.map = self.program.maps

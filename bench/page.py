@@ -42,8 +42,8 @@ def _contest(name: str) -> Callable[[Results], str]:
     def made(results: Results) -> str:
         if name not in results:
             return ""
-        figures = results[name]["results"]
-        return "\n".join([*aims(figures), *_by_metrics(figures), pictures(results, name)])
+        judged, figures = results[name].get("aims"), results[name]["results"]
+        return "\n".join([*([aims(judged)] if judged else []), *_by_metrics(figures), pictures(results, name)])
 
     return made
 

@@ -8,11 +8,12 @@ with the least and the most of its runs, where they differ.
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from textwrap import wrap
 from xml.sax.saxutils import escape
 
 WIDTH, HEIGHT = 720, 380
 LEFT, RIGHT, TOP, BOTTOM = 76, 16, 44, 52
-LEGEND = 20
+LEGEND, ROW = 20, 15
 LETTER = 7.2
 """Width of a letter, about, at the size that names of series have."""
 
@@ -58,7 +59,7 @@ def lines(title: str, across: Axis, up: Axis, series: Lines) -> str:
         body.append(f'<polyline class="line c{number % len(_COLOURS)}" points="{way}"/>')
         for x, y, low, high in spots:
             body += [*_whisker(x, low, high, number), _mark(x, y, number)]
-    return _picture(title, series, body)
+    return _picture(title, series, body, HEIGHT)
 
 
 def bars(title: str, groups: Sequence[str], up: Axis, series: Bars) -> str:
@@ -74,9 +75,11 @@ def bars(title: str, groups: Sequence[str], up: Axis, series: Bars) -> str:
                 box = f'x="{_number(x)}" y="{_number(y)}" width="{_number(wide * 0.9)}" height="{_number(floor - y)}"'
                 body.append(f'<rect class="bar c{number % len(_COLOURS)}" {box}/>')
                 body += _whisker(x + wide * 0.45, vertical(extent[1]), vertical(extent[2]), number)
-    for group, name in enumerate(groups):
-        body.append(_text(horizontal(group + 0.5), floor + 18, name, "middle"))
-    return _picture(title, series, body)
+    names = [wrap(name, max(8, int(0.96 * (WIDTH - LEFT - RIGHT) / len(groups) / LETTER))) for name in groups]
+    for group, parts in enumerate(names):
+        spots = ((horizontal(group + 0.5), floor + 18 + ROW * row, part) for row, part in enumerate(parts))
+        body += [_text(x, y, part, "middle") for x, y, part in spots]
+    return _picture(title, series, body, HEIGHT - BOTTOM + 20 + ROW * max(map(len, names), default=1))
 
 
 @dataclass(frozen=True)
@@ -138,12 +141,12 @@ def _frame(across: Axis, up: Axis, horizontal: _Scale, vertical: _Scale, places:
     yield f'<text class="name" transform="translate(18 {_number(middle)}) rotate(-90)">{escape(up.title)}</text>'
 
 
-def _picture(title: str, series: Mapping[str, object], body: Sequence[str]) -> str:
+def _picture(title: str, series: Mapping[str, object], body: Sequence[str], height: float) -> str:
     whole = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img">',
         f"<title>{escape(title)}</title>",
         f"<style>{_style()}</style>",
-        f'<rect class="ground" width="{WIDTH}" height="{HEIGHT}"/>',
+        f'<rect class="ground" width="{WIDTH}" height="{height}"/>',
         f'<text class="title" x="{LEFT}" y="24">{escape(title)}</text>',
         *_legend(list(series)),
         *body,

@@ -53,7 +53,8 @@ def extent(figure: Figure) -> str:
 
 def machine(about: Figure) -> str:
     versions = ", ".join(f"{name} {number}" for name, number in about["versions"].items())
-    return f"`{about['command']}` on {about['machine']}, kernel {about['kernel']}, {about['system']}; {versions}.\n"
+    place = [about["machine"], f"kernel {about['kernel']}", about["system"]]
+    return f"`{about['command']}` on {', '.join(place)}; {versions}.\n"
 
 
 def packets(figures: Sequence[Figure]) -> str:
