@@ -21,7 +21,7 @@ from typing import Any
 
 from bench.deciding import NODES
 from gale.core.shared import SLOTS
-from gale.core.state import MAX_NODES
+from gale.core.state import MAX_NODES, MAX_TRANSITIONS
 from gale.raft.replica import ELECTION_MIN_S
 from gale.rpc.limits import NODE_LIMITS
 
@@ -73,6 +73,7 @@ class Measured:
     resident_mb: Points
     cores: Points
     snapshot_mb: Points
+    """From as many nodes on as have filled the list of the last changes, which does not grow any more then."""
     failover_ms: Points
     observations_per_s: float
     joining_ms_per_node: float
@@ -95,8 +96,8 @@ def measured(control: Mapping[str, Any], scale: Mapping[str, Any]) -> Measured:
     nodes = int(next(name for name in figures if "into one" in name).split()[0].replace(",", ""))
     return Measured(
         over_nodes("resident"),
-        sorted((pace[nodes], cores) for nodes, cores in over_nodes("cores")),
-        [point for point in over_nodes("snapshot") if point[0]],
+        sorted((pace[nodes], cores) for nodes, cores in over_nodes("CPU")),
+        [point for point in over_nodes("snapshot") if point[0] >= MAX_TRANSITIONS],
         sorted(failover),
         figures["commands"]["observations_per_s"],
         figures["joining"]["worst_turn_ms"] / NODES,

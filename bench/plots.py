@@ -5,8 +5,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from bench.svg import Axis, Extent, bars, lines
+from bench.tables import Figure, grown
 
-Figure = Mapping[str, Any]
 Results = Mapping[str, Any]
 """What stands in the files of results that there are, by their names."""
 
@@ -46,14 +46,16 @@ def _packets(figures: Sequence[Figure]) -> Iterator[tuple[str, str]]:
     title = "A packet's cost over the flows, IPv4 TCP"
     yield "packet-flows.svg", lines(title, across, Axis("ns over the empty program"), series)
 
-    cases = ("established", "no service", "malformed", "parse only")
-    found = {(it["mode"], it["case"], it["ip"]): it for it in figures if it["protocol"] == "tcp" and it["flows"] == 1}
+    cases = "established", "back to the client", "new", "no service", "malformed", "parse only"
+    one = [it for it in figures if it["protocol"] == "tcp" and it["flows"] <= 1]
+    found = {(it["mode"], it["ip"], it["case"]): _around(it) for it in one}
     shown = {
-        f"{mode}, IPv{version}": [_around(found[mode, case, version]) for case in cases]
+        f"{mode}, IPv{version}": [found.get((mode, version, case)) for case in cases]
         for mode in USUAL
         for version in (4, 6)
     }
-    yield "packet-cases.svg", bars("A packet's cost by what becomes of it, one flow, TCP", cases, Axis("ns"), shown)
+    title = "A packet's cost by what becomes of it, one flow, TCP"
+    yield "packet-cases.svg", bars(title, cases, Axis("ns over the empty program"), shown)
 
 
 def _around(it: Figure) -> Extent:
@@ -78,23 +80,18 @@ def _spread(results: Sequence[Figure]) -> Iterator[tuple[str, str]]:
 def _scale(results: Sequence[Figure]) -> Iterator[tuple[str, str]]:
     for name, (title, figures) in SCALE_FIGURES.items():
         for over in ("load_balancers", "nodes"):
-            series = _grown(results, figures, over)
+            series: dict[str, list[tuple[float, Extent]]] = {}
+            for it in grown(results, over):
+                if it["figure"] in figures:
+                    series.setdefault(it["figure"], []).append((it[over], extent(it)))
             if series:
                 unit = next(it["unit"] for it in results if it["figure"] in figures)
                 across = Axis(over.replace("_", " "), log=over == "nodes")
-                yield f"scale-{name}-{over.replace('_', '-')}.svg", lines(title, across, Axis(unit), series)
+                yield f"scale-{name}-{over.replace('_', '-')}.svg", lines(title, across, Axis(unit), _sorted(series))
 
 
-def _grown(results: Sequence[Figure], figures: Sequence[str], over: str) -> dict[str, list[tuple[float, Extent]]]:
-    """Over nodes there are three load balancers; over load balancers as many nodes as with the most of them."""
-    most = max(it["load_balancers"] for it in results)
-    usual = {it["figure"]: it["nodes"] for it in results if it["load_balancers"] == most}
-    series: dict[str, list[tuple[float, Extent]]] = {}
-    for it in results:
-        fits = it["nodes"] == usual.get(it["figure"]) if over == "load_balancers" else it["load_balancers"] == 3
-        if it["figure"] in figures and fits and it[over]:
-            series.setdefault(it["figure"], []).append((it[over], extent(it)))
-    return {figure: sorted(points) for figure, points in series.items()}
+def _sorted(series: dict[str, list[tuple[float, Extent]]]) -> dict[str, list[tuple[float, Extent]]]:
+    return {name: sorted(points) for name, points in series.items()}
 
 
 def _contest(name: str, results: Sequence[Figure]) -> Iterator[tuple[str, str]]:

@@ -37,7 +37,7 @@ from gale.lab.cluster import Lab
 from gale.lab.options import LabOptions
 
 LOAD_BALANCERS = {True: (1, 3), False: (1, 3, 5, 7)}  # by `quick`
-NODES = {True: (10, 1_000), False: (10, 100, 1_000, 10_000)}
+NODES = {True: (10, 1_000), False: (10, 100, 1_000, 3_000, 10_000)}
 USUAL_NODES = 100
 COMMITS, ROUNDS = 200, {True: 2, False: 5}
 KILLS = {True: 3, False: 15}
@@ -72,7 +72,7 @@ def deciding(disk: Path, quick: bool) -> Iterator[Point]:
         with trio(disk / "trio", keys, count) as cluster:
             yield from _decisions(cluster, (count, 0), quick)
     keys = certificates(disk / "tls")
-    for nodes in NODES[quick]:
+    for nodes in sizes(quick):
         with trio(disk / "trio", keys) as cluster:
             for address in cluster.addresses:
                 cluster.running[address].ask("fill", nodes)
@@ -94,20 +94,28 @@ def _decisions(cluster: Trio, size: tuple[int, int], quick: bool) -> Iterator[Po
 def checking(disk: Path, quick: bool) -> Iterator[Point]:
     for count in LOAD_BALANCERS[quick]:
         yield from _field(disk, (count, USUAL_NODES), quick)
-    for nodes in NODES[quick]:
+    for nodes in sizes(quick):
         if nodes != USUAL_NODES:
             yield from _field(disk, (3, nodes), quick)
 
 
+def sizes(quick: bool) -> list[int]:
+    """Open files are the bound: gale-lb gives nodes half of those that it may have."""
+    return [min(nodes, open_files() // 2 - 10) for nodes in NODES[quick]]
+
+
+def open_files() -> int:
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+
+
 def _field(disk: Path, size: tuple[int, int], quick: bool) -> Iterator[Point]:
-    """Open files are the bound: gale-lb gives nodes half of those that it may have, and a crowd is one process."""
-    files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    count, nodes = size[0], min(size[1], files // 2 - 10)
+    """A crowd is one process, so it takes some for many nodes."""
+    count, nodes = size
     timeout_s = max(1, nodes // NODES_EACH_SECOND)
     options = LabOptions(load_balancers=count, nodes=1, checks_before_routing=1, checks_timeout=f"{timeout_s}s")
     with field(options, disk) as lab, ExitStack() as stack:
         idle, alone = _used(lab, quick)
-        each = (files - 200) // count
+        each = (open_files() - 200) // count
         crowds = [
             stack.enter_context(
                 Crowd(lab, lab.topology.lbs, min(each, nodes - first), timeout_s / CHECKS_EACH_TIMEOUT, first + 1)
@@ -117,7 +125,6 @@ def _field(disk: Path, size: tuple[int, int], quick: bool) -> Iterator[Point]:
         for crowd in crowds:
             crowd.wait_routing(WITHIN_S)
         time.sleep(SETTLE_S)
-        size = count, nodes
         yield point("resident before nodes come", "MB", size, alone)
         yield from _costs(lab, crowds, size, quick, statistics.median(idle))
         with tables(lab) as kernels:
@@ -135,7 +142,7 @@ def _costs(lab: Lab, crowds: Sequence[Crowd], size: tuple[int, int], quick: bool
     lines = [crowd.lines[first:] for crowd, first in zip(crowds, since, strict=True)]
     rate = sum(sum(line["checks"] for line in own) / len(own) for own in lines) / len(cores)
     yield point("checks each second", "1/s", size, [rate])
-    yield point("cores", "cores", size, cores)
+    yield point("CPU", "cores", size, cores)
     yield point("CPU per check", "µs", size, [1e6 * (one - idle) / rate for one in cores])
     yield point("resident", "MB", size, resident_mb)
     slowest = [max(line["reply_p99_ms"] for line in own) for own in lines]

@@ -12,7 +12,7 @@ from textwrap import wrap
 from xml.sax.saxutils import escape
 
 WIDTH, HEIGHT = 720, 380
-LEFT, RIGHT, TOP, BOTTOM = 76, 16, 44, 52
+LEFT, RIGHT, TOP, BOTTOM = 76, 30, 44, 52
 LEGEND, ROW = 20, 15
 LETTER = 7.2
 """Width of a letter, about, at the size that names of series have."""

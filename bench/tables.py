@@ -172,7 +172,7 @@ def control(figures: Mapping[str, Mapping[str, float]]) -> str:
 
 def scale(results: Sequence[Figure], over: str) -> str:
     """`over`: "load_balancers" or "nodes"; a column for each size."""
-    chosen = [it for it in results if _varies(it, results, over)]
+    chosen = grown(results, over)
     sizes = sorted({it[over] for it in chosen})
     rows: dict[tuple[str, str], dict[int, Figure]] = {}
     for it in chosen:
@@ -187,8 +187,10 @@ def scale(results: Sequence[Figure], over: str) -> str:
     )
 
 
-def _varies(it: Figure, results: Sequence[Figure], over: str) -> bool:
-    """Over nodes there are three load balancers; over load balancers so many nodes that all of their numbers have."""
+def grown(results: Sequence[Figure], over: str) -> list[Figure]:
+    """Over nodes, with three load balancers; over load balancers, with as many nodes as the most of them have."""
     if over == "nodes":
-        return bool(it["load_balancers"] == 3 and it["nodes"])
-    return it["nodes"] in {one["nodes"] for one in results if one["load_balancers"] != 3}
+        return [it for it in results if it["load_balancers"] == 3 and it["nodes"]]
+    most = max(it["load_balancers"] for it in results)
+    usual = {it["figure"]: it["nodes"] for it in results if it["load_balancers"] == most}
+    return [it for it in results if it["nodes"] == usual.get(it["figure"])]
