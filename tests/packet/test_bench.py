@@ -11,7 +11,9 @@ from dataclasses import asdict
 import pytest
 
 from bench.growth import FAMILIES, committed, growth, judged
+from bench.kernel import NodeTable
 from bench.packet import Figure
+from bench.packet_rig import NODES, Rig, node_addresses
 from bench.packet_slots import change_slots_ns
 from bench.packet_wire import through_wires
 from gale.dataplane.compiler import source
@@ -83,6 +85,18 @@ def test_packets_come_through_wires() -> None:
     figures = through_wires(2, 20_000, max(os.sched_getaffinity(0)))
     assert [mode for mode, *_ in figures] == ["l2", "l3", "l4"]
     assert all(forwarder > 0 and floor > 0 for _, forwarder, floor, _ in figures)
+
+
+@pytest.mark.usefixtures("bpf")
+def test_a_node_table_is_read_from_outside() -> None:
+    """As bench/kernel.py does, by what bpf/abi.h says a node is."""
+    rig = Rig("l2")
+    table = NodeTable(os.getpid())
+    assert [table.address(number) for number in (1, NODES)] == [node_addresses(number)[0] for number in (1, NODES)]
+    assert table.address(NODES + 1) == "0.0.0.0"
+    assert table.number(node_addresses(7)[0]) == 7
+    table.close()
+    del rig  # and its maps
 
 
 @pytest.mark.usefixtures("bpf")
