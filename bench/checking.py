@@ -3,10 +3,11 @@
 import resource
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from bench.crowd import address_of, name_of
 from bench.deciding import Figures, spread
 from bench.field import Crowd, Usage, field, pid_of, usage, wait
 from bench.kernel import NodeTable
@@ -35,23 +36,30 @@ def removal(disk: Path, quick: bool) -> Figures:
         crowd.wait_routing(WITHIN_S)
         time.sleep(1.0)
         with tables(lab) as kernels:
-            return spread([removal_ms(crowd, kernels, number) for number in range(1, count + 1)])
+            return spread([removals_ms(crowd, kernels, [number])[0] for number in range(1, count + 1)])
 
 
-def removal_ms(crowd: Crowd, kernels: list[NodeTable], number: int, most: int = 200, within_s: float = 10) -> float:
-    """`most`: the highest number that a node of the cluster may have."""
-    address = f"10.78.0.{number}"
-    own = [kernel.number(address, most) for kernel in kernels]
-    if None in own:
-        raise LabError(f"{address} is not in every kernel's table")
-    last_s = crowd.silence(f"crowd-{number}")
+def removals_ms(
+    crowd: Crowd, kernels: list[NodeTable], numbers: Iterable[int], most: int = 200, within_s: float = 10
+) -> list[float]:
+    """Of nodes that fall silent one after the other, each without waiting for the last one's end. `most`: the highest
+    number that a node of the cluster may have."""
+    own = {number: [kernel.number(address_of(number), most) for kernel in kernels] for number in numbers}
+    if unknown := [address_of(number) for number, entries in own.items() if None in entries]:
+        raise LabError(f"{', '.join(unknown)}: not in every kernel's table")
+    last_s = {number: crowd.silence(name_of(number)) for number in own}
+    took: dict[int, float] = {}
 
     def missing() -> str | None:
-        known = [kernel.address(entry or 0) == address for kernel, entry in zip(kernels, own, strict=True)]
-        return f"{address} is still there" if any(known) else None
+        for number in own.keys() - took.keys():
+            entries = zip(kernels, own[number], strict=True)
+            if not any(kernel.address(entry or 0) == address_of(number) for kernel, entry in entries):
+                took[number] = 1000 * (time.monotonic() - last_s[number])
+        left = own.keys() - took.keys()
+        return f"still there: {', '.join(map(address_of, left))}" if left else None
 
     wait(missing, within_s, pause_s=POLL_S)
-    return 1000 * (time.monotonic() - last_s)
+    return [took[number] for number in own]
 
 
 @contextmanager

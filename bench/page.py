@@ -28,7 +28,7 @@ Results = Mapping[str, Any]
 
 def _machine(results: Results) -> str:
     """Of each file of results, by the machine that it says."""
-    return "\n".join(f"- {name}: {tables.machine(about)}" for name, about in results["about"].items())
+    return "".join(f"- {name}: {tables.machine(about)}" for name, about in results["about"].items())
 
 
 def _packet(results: Results) -> str:

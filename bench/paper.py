@@ -97,7 +97,7 @@ def _needs(of: Model) -> str:
 def _beat(of: Model) -> str:
     hard = next(limit for limit in limits(of) if limit.hard)
     return (
-        f"So with checks_timeout at {TIMEOUT_S:.0f} s the first limit is {hard.name}, at {hard.nodes:,} nodes of a "
+        f'So with checks_timeout at {TIMEOUT_S:.0f} s the first limit is "{hard.name}", at {hard.nodes:,} nodes of a '
         f"cluster. A cluster of {MAX_NODES:,} nodes, as many as have numbers, wants a checks_timeout of "
         f"{short(slowest_beat(of, MAX_NODES))} s; a million nodes are then "
         f"{CLUSTER * -(-NODES[-1] // MAX_NODES)} load balancers in clusters of {CLUSTER}.\n"
