@@ -18,7 +18,7 @@ The JSON file: {"about": …, "results": [records.py], "aims": […]}.
 import json
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,7 +38,7 @@ from gale.lab.faults import Faults
 from gale.lab.feed import Flows, Traffic
 from gale.lab.flows import Broken
 from gale.lab.options import LabOptions
-from gale.lab.tally import Tally
+from gale.lab.tally import Tally, sum_of
 from gale.lab.topology import endpoint
 
 ROUNDS, WINDOW_S = 3, 6.0
@@ -85,10 +85,13 @@ def aims() -> list[Aim]:
     return found
 
 
-def figures(tally: Tally, broken: list[Broken], began_s: float, dead: str) -> Mapping[str, tuple[str, float]]:
-    """Of one contestant and one act."""
+def figures(
+    tallies: Sequence[Tally], broken: Sequence[Broken], began_s: float, dead: str
+) -> Mapping[str, tuple[str, float]]:
+    """Of one contestant and one act; a tally lists a few failures only, so there is one for each short while."""
+    tally = sum_of(tallies)
     slowest = tally.percentile_ms(100)
-    last = max((failure.started_s - began_s for failure in tally.listed), default=0.0)
+    last = max((failure.started_s - began_s for it in tallies for failure in it.listed), default=0.0)
     return {
         "failed requests": ("", float(tally.failed)),
         "last failed request": ("s", max(0.0, last)),
@@ -113,9 +116,9 @@ def look(scene: Scene, endpoints: Mapping[str, str], act: Act) -> dict[str, Mapp
         time.sleep(max(0.0, began_s + WINDOW_S - time.monotonic()))
         found = {}
         for name, at in endpoints.items():
-            tally = load.between(began_s, endpoint=at)
+            tallies = [it.endpoints[at] for it in load.samples.copy() if it.at_s - it.interval_s >= began_s]
             broken = [it for it in kept[name].broken if it.at_s >= began_s]
-            found[name] = figures(tally, broken, began_s, act.dead)
+            found[name] = figures(tallies, broken, began_s, act.dead)
     act.after(scene)
     wait_whole(scene)
     return found

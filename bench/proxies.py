@@ -1,9 +1,10 @@
 """HAProxy beside gale-lb on every load balancer of a lab, with what it has of its own for the same changes.
 
-It listens on the load balancers' virtual addresses at a port of its own, and gale passes its packets on. It checks
-nodes as often as they check in with gale and believes three checks, as gale does; what cannot be connected is tried at
-another node; it is drained through its runtime interface, and reloaded by a new process that takes the old one's
-listeners over and lets it end with its connections.
+It listens on the load balancers' virtual addresses at a port of its own, and gale passes its packets on. It asks nodes
+at the port of a service in mode l2: at that of l4's, gale's flows and its connections would share the address and the
+ports of the load balancer. It checks nodes as often as they check in with gale and believes three checks, as gale does;
+what cannot be connected is tried at another node; it is drained through its runtime interface, and reloaded by a new
+process that takes the old one's listeners over and lets it end with its connections.
 """
 
 import socket
@@ -13,7 +14,7 @@ from bench.stand import WITHIN_S
 from gale.errors import HostError
 from gale.lab import processes
 from gale.lab.cluster import Lab
-from gale.lab.topology import NODE_HTTP_PORT, endpoint
+from gale.lab.topology import endpoint
 
 PORT = 8090
 CHECKS, CHECKS_INTERVAL_MS = 3, 333
@@ -100,7 +101,8 @@ class Proxies:
     def _text(self, name: str) -> str:
         topology = self._lab.topology
         binds = "\n".join(f"    bind {endpoint(lb, PORT)}" for lb in topology.lbs)
-        nodes = "\n".join(f"    server {node.name} {node.private}:{NODE_HTTP_PORT}" for node in topology.node_instances)
+        port = self._lab.options.service("l2").target_port
+        nodes = "\n".join(f"    server {node.name} {node.private}:{port}" for node in topology.node_instances)
         return f"""\
 global
     nbthread 1

@@ -131,13 +131,13 @@ def test_connections_of_a_dead_node_are_counted_apart() -> None:
     tally.answered("node-0", 0.5)
     tally.fail(Failure(100.25, "refused"))
     broken = [Broken(100.1, "node-2", "reset"), Broken(100.2, "node-1", "closed")]
-    found = {name: value for name, (_, value) in change.figures(tally, broken, 100.0, "node-2").items()}
+    found = {name: value for name, (_, value) in change.figures([Tally(), tally], broken, 100.0, "node-2").items()}
     assert found["failed requests"] == 1
     assert found["last failed request"] == pytest.approx(0.25)
     assert found["p99"] < 1.1
     assert found["slowest"] > 490
     assert (found["broken connections"], found["broken connections of living nodes"]) == (2, 1)
-    alive = change.figures(tally, broken, 100.0, "")
+    alive = change.figures([Tally(), tally], broken, 100.0, "")
     assert alive["broken connections of living nodes"] == ("", 2.0)
 
 
