@@ -3,13 +3,15 @@
     client ── switch ── public [lb-0: the forwarder] private ── switch ── node-0, node-1, node-2
     └────── core 0 ──────┘     └────── core 1 ─────┘       └────────────── core 0 ─────────────┘
 
-What a veth receives is worked on by the core that sent it, unless it is moved. Two things move it, and both are set at
-both ends of the forwarder's two wires, towards the forwarder to core 1, away from it to core 0: NAPI in a kernel thread
-(`threaded`), which is bound to a core, for what XDP and GRO take; and RPS for what goes past NAPI. Processes are bound
-like that too, and so are the kernel's unbound workers, to core 0: what they clean up is mostly clients' and nodes'.
+What a veth receives is worked on by the core that sent it, unless NAPI takes it, in a kernel thread (`threaded`), and
+that can be bound to a core. So it is at both ends of the forwarder's two wires: towards the forwarder on core 1, away
+from it on core 0. Processes are bound as well, and so are the kernel's unbound workers, to core 0: what they clean up is
+mostly clients' and nodes'.
 
-The wires are like real ones in this: no frame that enters the forwarder is larger than the MTU (the switch's ends have
-no TSO), and the forwarder may merge what it receives (its ends have GRO) and send large segments (they have TSO).
+The wires carry frames of the MTU and no larger ones, as wires do: none of the four ends has TSO, and each may merge
+what it receives (GRO). Without TSO every frame goes through NAPI. A card would cut large segments for nothing, where
+here the sender's core does it: the kernel's own paths, which merge and cut again, pay for that, and the end that
+receives does not get it for nothing.
 
 Nodes answer through nginx with a dozen bytes, because the lab's own server is in Python and would be the limit.
 """
@@ -70,7 +72,7 @@ class Stand:
         """The wires as the module's text has them. To be done again when a program was attached or taken off."""
         for interface in ("public", "private"):
             _place(self.forwarder.namespace, interface, FORWARDER_CORE)
-            _place(self.lab.topology.switch_namespace, f"{FORWARDER}-{interface[:3]}", OTHERS_CORE, tso="off")
+            _place(self.lab.topology.switch_namespace, f"{FORWARDER}-{interface[:3]}", OTHERS_CORE)
 
     def bind(self, name: str = FORWARDER) -> None:
         """A load balancer's programs to the forwarder's core."""
@@ -145,17 +147,20 @@ def wait_listening(lab: Lab, instance: Instance, port: int, process: processes.P
         time.sleep(0.02)
 
 
-def _place(namespace: str, interface: str, core: int, tso: str = "on") -> None:
+def _place(namespace: str, interface: str, core: int) -> None:
     """What an interface receives is worked on by this core. Raises HostError when the kernel has it otherwise."""
-    _inside(namespace, f"ethtool -K {interface} gro on; ethtool -K {interface} tso {tso}")
+    _inside(namespace, f"ethtool -K {interface} gro on; ethtool -K {interface} tso off")
     found = dict(FEATURES.findall(_inside(namespace, f"ethtool -k {interface}")))
-    if found != {"generic-receive-offload": "on", "tcp-segmentation-offload": tso}:
-        raise HostError(f"{interface} in {namespace}: {found}; GRO on and TSO {tso} are needed")
-    queue = f"/sys/class/net/{interface}"
+    if found != {"generic-receive-offload": "on", "tcp-segmentation-offload": "off"}:
+        raise HostError(f"{interface} in {namespace}: {found}; GRO on and TSO off are needed")
+    threaded = f"/sys/class/net/{interface}/threaded"
+    _inside(namespace, f"echo 0 >{threaded}")
     before = _napi_threads(interface)
-    _inside(namespace, f"echo {1 << core:x} >{queue}/queues/rx-0/rps_cpus; echo 0 >{queue}/threaded")
-    _inside(namespace, f"echo 1 >{queue}/threaded")
-    for pid in _napi_threads(interface) - before:
+    _inside(namespace, f"echo 1 >{threaded}")
+    threads = _napi_threads(interface) - before
+    if not threads:
+        raise HostError(f"{interface} in {namespace}: no thread of NAPI has come; Linux 5.12 or newer is needed")
+    for pid in threads:
         os.sched_setaffinity(pid, {core})
 
 
