@@ -114,8 +114,8 @@ def _measured(stand: Stand, command: list[str], seconds: int) -> tuple[str, floa
 Ask = Callable[[Stand, Asked, int], Figures]
 
 
-def cases() -> dict[str, Ask]:
-    """By name, in the order in which they are measured."""
+def asked_cases() -> dict[str, Ask]:
+    """By name, of real clients."""
     made: dict[str, Ask] = {f"requests, {kind}": partial(requests, kind=kind) for kind in KINDS}
     for way in WAYS:
         for streams in STREAMS:

@@ -5,8 +5,8 @@
 
 What a veth receives is worked on by the core that sent it, unless NAPI takes it, in a kernel thread (`threaded`), and
 that can be bound to a core. So it is at both ends of the forwarder's two wires: towards the forwarder on core 1, away
-from it on core 0. Processes are bound as well, and so are the kernel's unbound workers, to core 0: what they clean up is
-mostly clients' and nodes'.
+from it on core 0. Processes are bound as well, and so are the kernel's unbound workers, to core 0: what they clean up
+is mostly clients' and nodes'.
 
 The wires carry frames of the MTU and no larger ones, as wires do: none of the four ends has TSO, and each may merge
 what it receives (GRO). Without TSO every frame goes through NAPI. A card would cut large segments for nothing, where

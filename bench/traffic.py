@@ -20,16 +20,18 @@ from rich.console import Console
 from rich.table import Table
 
 from bench import peers
-from bench.asking import cases
+from bench.asking import Ask, asked_cases
 from bench.contestants import CONTESTANTS, detach_gale, versions
 from bench.frames import frames
 from bench.records import Record, Records, rounded, spread
 from bench.stand import stand
+from bench.talking import can_be_asked, talk
 from gale.errors import GaleError
 
 ROUNDS, SECONDS = 5, 3
 QUICK_SECONDS = 1
 FRAMES_CASE = "64-byte frames"
+LIMIT_CASE = "requests, as many as the forwarder can"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +55,11 @@ class Aim:
         said = f"{self.metric}: {self.contestant} over {self.other}"
         bound = {"at least" if self.least else "at most": rounded(self.bound)}
         return {"case": self.case, "aim": said, **bound, **figures, "held": held}
+
+
+def cases() -> dict[str, Ask]:
+    """By name, in the order in which they are measured."""
+    return {**asked_cases(), LIMIT_CASE: talk}
 
 
 def aims() -> list[Aim]:
@@ -81,6 +88,8 @@ def measure(
                     box.wire()
                     for asked in found:
                         for case, ask in chosen.items():
+                            if case == LIMIT_CASE and not can_be_asked(asked.contestant):
+                                continue
                             records.add(case, asked.contestant, ask(box, asked, seconds))
 
 

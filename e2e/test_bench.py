@@ -20,7 +20,7 @@ def asked(box: Stand, name: str) -> dict[str, asking.Figures]:
     """Requests through all that one contestant's turn brings."""
     with contestants.CONTESTANTS[name](box) as found:
         box.wire()
-        return {it.contestant: asking.cases()[KEPT](box, it, 1) for it in found}
+        return {it.contestant: asking.asked_cases()[KEPT](box, it, 1) for it in found}
 
 
 def test_gale_and_haproxy_take_turns_in_one_box() -> None:

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from bench import asking, change, frames, traffic
+from bench import asking, change, frames, talking, traffic
 from bench.acts import acts
 from bench.asking import Moment
 from bench.records import Records, rounded, spread
@@ -68,13 +68,14 @@ def test_an_error_of_iperf3_is_ours() -> None:
 
 
 def test_every_case_has_a_name_of_its_own() -> None:
-    assert list(asking.cases()) == [
+    assert list(traffic.cases()) == [
         "requests, kept",
         "requests, one per request",
         "bulk to the node, 1 stream",
         "bulk to the node, 10 streams",
         "bulk from the node, 1 stream",
         "bulk from the node, 10 streams",
+        "requests, as many as the forwarder can",
     ]
 
 
@@ -120,7 +121,7 @@ def test_what_was_not_measured_is_not_judged() -> None:
 
 
 def test_aims_are_about_cases_that_there_are() -> None:
-    assert {aim.case for aim in traffic.aims()} == {traffic.FRAMES_CASE, *asking.cases()}
+    assert {aim.case for aim in traffic.aims()} == {traffic.FRAMES_CASE, *traffic.cases()}
     assert {aim.case for aim in change.aims()} == {act.name for act in acts()}
 
 
@@ -145,3 +146,10 @@ def test_the_checksum_of_a_header_with_it_is_zero() -> None:
     header = bytes.fromhex("450000320001000040110000644000010a000001")
     whole = header[:10] + frames.checksum(header).to_bytes(2, "big") + header[12:]
     assert frames.checksum(whole) == 0
+
+
+def test_a_syn_has_the_checksum_that_a_receiver_expects() -> None:
+    header = talking.syn("10.77.1.200", 20_000, "10.77.1.10", 8080)
+    pseudo = bytes([10, 77, 1, 200, 10, 77, 1, 10, 0, 6, 0, len(header)])
+    assert frames.checksum(pseudo + header) == 0
+    assert header[13] == talking.SYN
