@@ -16,7 +16,6 @@ The JSON file: {"about": …, "results": [records.py], "aims": […]}.
 """
 
 import json
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -27,6 +26,7 @@ import click
 from rich.console import Console
 
 from bench import peers
+from bench.about import about
 from bench.acts import Act, Scene, acts, wait_whole
 from bench.contestants import versions
 from bench.proxies import PORT, Proxies
@@ -179,8 +179,8 @@ def main(quick: bool, rounds: int, only: str, file: Path | None) -> None:
     console.print(table(found))
     console.print(aims_table(judged))
     if file:
-        about = {"command": " ".join(sys.argv), "versions": versions()}
-        file.write_text(json.dumps({"about": about, "results": found, "aims": judged}, indent=1) + "\n")
+        said = about("python -m bench.change", versions())
+        file.write_text(json.dumps({"about": said, "results": found, "aims": judged}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ its documentation says it can:
 - none: the forwarder's kernel routes, and clients ask the nodes themselves.
 """
 
+import re
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -214,5 +215,6 @@ def versions() -> dict[str, str]:
     found = {}
     for name, command in asked.items():
         said = subprocess.run(command, capture_output=True, text=True, check=False)
-        found[name] = (said.stdout + said.stderr).splitlines()[0].strip()
+        number = re.search(r"\d+\.\d+[\w.+~-]*", said.stdout + said.stderr)
+        found[name] = number[0] if number else "unknown"
     return found

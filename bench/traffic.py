@@ -10,7 +10,6 @@ The JSON file: {"about": …, "results": [records.py], "aims": […]}.
 """
 
 import json
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench import peers
+from bench.about import about
 from bench.asking import Ask, asked_cases
 from bench.contestants import CONTESTANTS, detach_gale, versions
 from bench.frames import frames
@@ -134,8 +134,8 @@ def main(quick: bool, rounds: int, contestants: str, only: str, file: Path | Non
     console.print(table(records.all()))
     console.print(aims_table(judged))
     if file:
-        about = {"command": " ".join(sys.argv), "versions": versions()}
-        file.write_text(json.dumps({"about": about, "results": records.all(), "aims": judged}, indent=1) + "\n")
+        said = about("python -m bench.traffic", versions())
+        file.write_text(json.dumps({"about": said, "results": records.all(), "aims": judged}, indent=1) + "\n")
 
 
 if __name__ == "__main__":
