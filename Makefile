@@ -1,5 +1,5 @@
 # Short names for scripts and tools; `make help` lists them. Nothing here is needed to install, run or test gale.
-.PHONY: help install demo test check unit rpc raft sim packet e2e faults kernel-e2e bench bench-control bench-packet fuzz proto lock
+.PHONY: help install demo test check unit rpc raft sim packet e2e faults kernel-e2e bench bench-control bench-packet bench-peers fuzz proto lock
 
 help: ## this list
 	@sed -n 's/^\([a-z0-9 -]*\):.*## \(.*\)/\1: \2/p' Makefile
@@ -30,6 +30,9 @@ bench-packet: ## nanoseconds per packet: every mode, IP version, protocol and ca
 
 fuzz: ## frames against the model of the packet path: make fuzz SEED=1 INPUTS=10000000
 	.venv/bin/python -m tests.packet.fuzz --seed $(or $(SEED),1) --inputs $(or $(INPUTS),10000000)
+
+bench-peers: ## beside HAProxy, nginx, nftables and no load balancer: packets, requests, bulk, changes
+	.venv/bin/python -m bench traffic change
 
 bench-control: ## deciding and checking: up to seven load balancers and ten thousand nodes
 	.venv/bin/python -m bench control scale

@@ -14,17 +14,31 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from bench.packet_rig import FAMILIES, PORT, SERVICES, SYN, THERE, Rig, client, fast_frames, frame, run_repeatedly
+from bench.packet_rig import (
+    FAMILIES,
+    PORT,
+    SERVICES,
+    SYN,
+    THERE,
+    End,
+    Family,
+    Rig,
+    client,
+    fast_frames,
+    frame,
+    run_repeatedly,
+)
 from gale.dataplane.attach import attach_xdp, detach_xdp
 
 FLOWS = 1024
+CLIENTS = [client(4, number) for number in range(FLOWS)]
 WITHIN_S = 300
 _CLONE_NEWNET = 0x40000000
 _WIRES = {"sender": "clients", "nodes": "sink"}
-_FRAMES_FIRST = 20_000
+FRAMES_FIRST = 20_000
 
 
 def through_wires(rounds: int, packets: int, cpu: int) -> list[tuple[str, float, float, float]]:
@@ -38,7 +52,7 @@ def through_wires(rounds: int, packets: int, cpu: int) -> list[tuple[str, float,
 def measure(rounds: int, packets: int) -> Iterator[tuple[str, float, float, float]]:
     enter_namespace()
     for mode in ("l2", "l3", "l4"):
-        yield mode, *_by_turns(_rig(mode), rounds, packets)
+        yield mode, *_by_turns(wired_rig(mode), rounds, packets)
 
 
 def enter_namespace() -> None:
@@ -56,30 +70,35 @@ def _ip(*arguments: str) -> None:
     subprocess.run(["ip", *arguments], check=True)
 
 
-def _rig(mode: str) -> Rig:
-    """With flows that are open, ready to be sent, and the sink behind the other wire."""
+def wired_rig(mode: str, family: Family = FAMILIES[0], clients: Sequence[End] = CLIENTS) -> Rig:
+    """With flows of these clients that are open, ready to be sent, and the sink behind the other wire."""
     rig = Rig(mode, links=(socket.if_nametoindex("clients"), socket.if_nametoindex("nodes")))
-    family = FAMILIES[0]
     service = SERVICES[family.ip], PORT
-    clients = [client(family.ip, number) for number in range(FLOWS)]
     rig.put(THERE, fast_frames(family, clients, service))
     if mode == "l4":
-        rig.run("bench_public4", "gale_public", frame(family, clients[0], service, SYN), THERE, FLOWS, FLOWS)
+        rig.run(
+            "bench_public4", "gale_public", frame(family, clients[0], service, SYN), THERE, len(clients), len(clients)
+        )
     rig.map["bench_wires"].update(0, socket.if_nametoindex("sender").to_bytes(4, sys.byteorder))
     rig.map["bench_wires"].update(1, socket.if_nametoindex("nodes").to_bytes(4, sys.byteorder))
-    detach_xdp("sink", "bench_sink")
-    attach_xdp("sink", rig.program.fds["bench_sink"], "bench_sink")
+    put_sink(rig)
     return rig
 
 
+def put_sink(rig: Rig) -> None:
+    """Its own, in the place of another rig's."""
+    detach_xdp("sink", "bench_sink")
+    attach_xdp("sink", rig.program.fds["bench_sink"], "bench_sink")
+
+
 def _by_turns(rig: Rig, rounds: int, packets: int) -> tuple[float, float, float]:
-    sent = frame(FAMILIES[0], client(4, 0), (SERVICES[4], PORT))
+    sent = frame(FAMILIES[0], CLIENTS[0], (SERVICES[4], PORT))
     took: dict[str, list[float]] = {"gale_public": [], "bench_redirect": []}
     for _ in range(rounds):
         for name, figures in took.items():
             attach_xdp("clients", rig.program.fds[name], name)
-            _send(rig, sent, _FRAMES_FIRST)
-            figures.append(_send(rig, sent, packets))
+            send(rig, sent, FRAMES_FIRST)
+            figures.append(send(rig, sent, packets))
             detach_xdp("clients", name)
     differences = [whole - floor for whole, floor in zip(*took.values(), strict=True)]
     first, _, third = statistics.quantiles(differences, n=4, method="inclusive")
@@ -87,7 +106,7 @@ def _by_turns(rig: Rig, rounds: int, packets: int) -> tuple[float, float, float]
     return medians[0], medians[1], round(third - first, 1)
 
 
-def _send(rig: Rig, sent: bytes, packets: int) -> float:
+def send(rig: Rig, sent: bytes, packets: int) -> float:
     """Nanoseconds for each packet that arrived. Nearly all must: the wires are on one core, so nothing queues up."""
     rig.prepare(sent, 4, THERE, FLOWS)
     begin = time.perf_counter_ns()

@@ -60,10 +60,6 @@ def _by_metrics(figures: Sequence[tables.Figure]) -> Iterator[str]:
         yield tables.contest(figures, cases)
 
 
-def _requests(results: Results) -> str:
-    return tables.requests(results["requests"]) if "requests" in results else ""
-
-
 def _spread(results: Results) -> str:
     figures = results["spread"]["results"]
     return "\n".join(
@@ -95,7 +91,6 @@ SECTIONS: dict[str, Callable[[Results], str]] = {
     "packet": _packet,
     "traffic": _contest("traffic"),
     "change": _contest("change"),
-    "requests": _requests,
     "spread": _spread,
     "control": _control,
     "scale": _scale,

@@ -113,23 +113,6 @@ def contest(results: Sequence[Figure], cases: Sequence[str]) -> str:
     )
 
 
-def requests(results: Sequence[Figure]) -> str:
-    kinds = {"kept": "24, kept", "new": "one per request"}
-    return grid(
-        ["connections", "gale", "kernel routing", "ratio", "least and most"],
-        (
-            [
-                kinds[it["connections"]],
-                f"{it['gale_rps']:,}/s",
-                f"{it['kernel_rps']:,}/s",
-                f"{it['ratio']:.2f}",
-                " to ".join(f"{end:.2f}" for end in it["spread"]),
-            ]
-            for it in results
-        ),
-    )
-
-
 def spread(results: Sequence[Figure], figures: Sequence[str], many: bool = False) -> str:
     """`many`: small shares, in parts of ten thousand."""
     found = {(it["weights"], it["nodes"], it["contestant"], it["figure"]): it for it in results}

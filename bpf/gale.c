@@ -214,7 +214,7 @@ static __always_inline int private_side(struct __sk_buff *skb) {
     enum action action = action_of(verdict);
 
     count(verdict);
-    return action == REDIRECT ? TC_ACT_REDIRECT : action == PASS ? TC_ACT_UNSPEC : TC_ACT_SHOT;
+    return action == REDIRECT || action == REPLY ? TC_ACT_REDIRECT : action == PASS ? TC_ACT_UNSPEC : TC_ACT_SHOT;
 }
 
 #ifdef WITH_EXPLAIN

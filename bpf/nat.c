@@ -264,10 +264,16 @@ static __always_inline enum verdict nat_return(struct __sk_buff *skb, struct pac
         return NOT_A_REPLY;
     if (hops_left(packet, version) <= 1)
         return TTL_EXPIRED;
+
+    __u16 carried = exceeded(skb, packet);
+
     if (dry) {
         explain_listener(answer.listener, listener);
         explain_flow(answer.node, packet->destination_port, answer.word);
-    } else {
+    }
+    if (unlikely(carried))
+        return too_big_back(skb, packet, carried, version, dry);
+    if (!dry) {
         if (unlikely(packet->fragment == FIRST))
             remember_ports(packet, version);
         see_answer(packet, &answer, now);

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: (Apache-2.0 OR GPL-2.0-only)
 /*
- * The one packet that gale writes itself: the answer to a packet that does not fit the way to its node, ICMP
- * "fragmentation needed" (RFC 792, 1191) or ICMPv6 "packet too big" (RFC 4443). Its sender finds out the size that
- * fits, and sends smaller ones. It comes from the service's address, because that is the only one the client knows, and
- * goes back the way the packet came: its MAC addresses swapped, in its VLANs.
+ * The one packet that gale writes itself: the answer to a packet that does not fit the way to its node, or to its
+ * client, ICMP "fragmentation needed" (RFC 792, 1191) or ICMPv6 "packet too big" (RFC 4443). Its sender finds out the
+ * size that fits, and sends smaller ones. It comes from the address that the packet was sent to, because that is the
+ * only one the sender knows, and goes back the way the packet came: its MAC addresses swapped, in its VLANs.
  *
  * The answer quotes the start of the packet, which must hold the ports: there lie at most 60 bytes of IPv4 header
  * before them, or some IPv6 extension headers. It is answered without "don't fragment" too: gale does not fragment, and
@@ -110,6 +110,22 @@ static __always_inline void turn_start(void *frame, const __u32 gap) {
         to[half] = from[half];
 }
 
+/* `start`: bytes of the frame before IP. False: there are not enough behind. */
+static __always_inline bool write_headers(void *frame, const void *end, __u64 start, const struct packet *packet,
+                                          __u16 mtu, const int version) {
+    const __u32 length = version == 4 ? sizeof(struct answer4) : sizeof(struct answer6);
+    void *answer = frame + start;
+
+    if (frame + length > end || answer + length > end)
+        return false;
+    turn_start(frame, length - (version == 4 ? QUOTED_4 : QUOTED_6));
+    if (version == 4)
+        write_answer4(answer, packet, mtu);
+    else
+        write_answer6(answer, packet, mtu);
+    return true;
+}
+
 /* Cuts the packet, and puts the answer's headers before what is left. False: no room for them, or it is too short. */
 static __always_inline bool write_answer(struct xdp_md *ctx, const struct packet *packet, __u16 mtu,
                                          const int version) {
@@ -120,16 +136,18 @@ static __always_inline bool write_answer(struct xdp_md *ctx, const struct packet
 
     if (packet->length < quoted || bpf_xdp_adjust_tail(ctx, -excess) || bpf_xdp_adjust_head(ctx, -(int)headers))
         return false;
+    return write_headers((void *)(long)ctx->data, (void *)(long)ctx->data_end, start, packet, mtu, version);
+}
 
-    void *frame = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
-    void *answer = frame + start;
+/* The same of a packet from a node. The kernel keeps an outermost tag beside the frame, and sends it along. */
+static __always_inline bool write_answer_back(struct __sk_buff *skb, const struct packet *packet, __u16 mtu,
+                                              const int version) {
+    const __u32 length = version == 4 ? sizeof(struct answer4) : sizeof(struct answer6);
+    const __u32 quoted = version == 4 ? QUOTED_4 : QUOTED_6, headers = length - quoted;
+    __u64 start = sizeof(struct ethhdr) + (packet->tags & 3) * sizeof(struct vlan_tag);
 
-    if (frame + length > end || answer + length > end)
+    if (packet->length < quoted || bpf_skb_change_tail(skb, start + quoted, 0) ||
+        bpf_skb_change_head(skb, headers, 0) || bpf_skb_pull_data(skb, start + length))
         return false;
-    turn_start(frame, headers);
-    if (version == 4)
-        write_answer4(answer, packet, mtu);
-    else
-        write_answer6(answer, packet, mtu);
-    return true;
+    return write_headers((void *)(long)skb->data, (void *)(long)skb->data_end, start, packet, mtu, version);
 }

@@ -10,8 +10,8 @@ import gc
 import resource
 import signal
 import socket
-from collections.abc import Iterable, Iterator
-from contextlib import AsyncExitStack, contextmanager
+from collections.abc import Iterable
+from contextlib import AsyncExitStack
 from dataclasses import replace
 
 import structlog
@@ -24,6 +24,7 @@ from gale.core.commands import Announce
 from gale.core.hello import Hello
 from gale.core.shared import SLOTS, Service
 from gale.dataplane.adapter import BpfDataplane
+from gale.dataplane.hold import holding
 from gale.dataplane.links import interface_addresses
 from gale.dataplane.quick_neighbours import put_back, quick_neighbours
 from gale.dataplane.settings import DataplaneSettings, Listener
@@ -55,7 +56,7 @@ async def run(config: LbConfig) -> None:
     ip, ip6 = address.rpartition(":")[0], next(iter(interface_addresses(config.private_interface, 6)), None)
     own = credentials(config.tls, Role.LOAD_BALANCER, [ip])
     with (
-        holding_interfaces(config.public_interface, config.private_interface),
+        holding(config.public_interface, config.private_interface),
         quick_neighbours(config.private_interface),
     ):
         async with AsyncExitStack() as stack:
@@ -140,7 +141,7 @@ def within(limits: Limits, files: int) -> Limits:
 
 def remove(config: LbConfig) -> None:
     """Leave this machine as it was before gale-lb: programs, maps and settings of its interfaces."""
-    with holding_interfaces(config.public_interface, config.private_interface):
+    with holding(config.public_interface, config.private_interface):
         take_off(config.public_interface, config.private_interface)
         put_back(config.private_interface)
 
@@ -207,21 +208,3 @@ def listeners(services: Iterable[Service], own: tuple[str, ...], interface: str)
 def tunnel(service: Service) -> int:
     """The IP version of its tunnels' outer header (l3)."""
     return 6 if service.tunnel == "ipv6" else 4
-
-
-@contextmanager
-def holding_interfaces(*interfaces: str) -> Iterator[None]:
-    """Be the only gale-lb on these interfaces. The hold is a name in this network namespace that ends with us."""
-    held = []
-    try:
-        for interface in dict.fromkeys(interfaces):
-            hold = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-            held.append(hold)
-            try:
-                hold.bind(f"\0gale-lb:{interface}")
-            except OSError as error:
-                raise HostError(f"{interface}: another gale-lb runs on this interface: stop it first") from error
-        yield
-    finally:
-        for hold in held:
-            hold.close()

@@ -69,6 +69,19 @@ def xdp_program_id(interface: str) -> int | None:
     return next(iter(ask(lambda ipr: _xdp_programs(ipr, index)).values()), None)
 
 
+def interfaces_with(own: str) -> list[str]:
+    """Those in this network namespace that have an XDP program of this name."""
+
+    def request(ipr: Any) -> list[str]:
+        return [
+            link.get_attr("IFLA_IFNAME")
+            for link in ipr.get_links()
+            if any(program_name(number) == own for number in _xdp_of(link).values())
+        ]
+
+    return ask(request)
+
+
 def attach_xdp(interface: str, descriptor: int, own: str) -> str:
     """Gives "native" or "generic". A program called `own` is replaced in one step; for another one DataplaneError."""
     index = interface_index(interface)
@@ -194,7 +207,11 @@ def _xdp(descriptor: int, flags: int, present: int | None) -> dict[str, list[tup
 
 def _xdp_programs(ipr: Any, index: int) -> dict[str, int]:
     """Mode -> id of the program that is attached so."""
-    xdp = ipr.get_links(index)[0].get_attr("IFLA_XDP")
+    return _xdp_of(ipr.get_links(index)[0])
+
+
+def _xdp_of(link: Any) -> dict[str, int]:
+    xdp = link.get_attr("IFLA_XDP")
     attributes = {"native": "IFLA_XDP_DRV_PROG_ID", "generic": "IFLA_XDP_SKB_PROG_ID"}
     found = {mode: xdp.get_attr(name) for mode, name in attributes.items()} if xdp else {}
     return {mode: number for mode, number in found.items() if number}

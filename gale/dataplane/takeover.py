@@ -22,6 +22,7 @@ from gale.dataplane.attach import Attachment
 from gale.dataplane.bpfmap import BpfMap
 from gale.dataplane.convert import Conversion
 from gale.dataplane.farewell import forget
+from gale.dataplane.hold import is_held
 from gale.dataplane.links import interface_index
 from gale.dataplane.maps import Maps, born_before
 from gale.dataplane.pins import KEPT, Old, Pins
@@ -93,6 +94,7 @@ class Start:
             self._remove_filters,
             self._pins.publish,
             self._pins.drop,
+            self._leave_others,
         )
 
     def left_behind(self) -> tuple[int, ...]:
@@ -169,6 +171,21 @@ class Start:
             self._pins.note(_FILTER, self._private)
         for interface in {before, self._private} - {None, None if self._handle is None else self._private}:
             _take_filters(self._pins, str(interface))
+
+    def _leave_others(self) -> None:
+        """A configuration of before may have named another public interface, where it would go on forwarding by maps
+        that nobody writes to. Where another gale-lb runs it stays."""
+        for interface in attach.interfaces_with(PUBLIC_PROGRAM):
+            if interface == self._public or is_held(interface):
+                continue
+            pins = Pins(interface)
+            if pins.noted(_CLSACT) == self._private:
+                self._pins.note(_CLSACT, self._private)
+            for other in {pins.noted(_FILTER), pins.noted(_CLSACT)} - {None, self._private}:
+                _take_filters(pins, str(other))
+            attach.detach_xdp(interface, PUBLIC_PROGRAM)
+            pins.remove()
+            log.warning(f"{interface} is no public interface any more: gale's programs and maps there are taken off")
 
     def _let_flows_be_missing(self, seconds: int) -> None:
         until = (jiffies.now() + seconds * jiffies.per_second()) % (1 << 32) if seconds else 0

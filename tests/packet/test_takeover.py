@@ -16,6 +16,7 @@ import pytest
 from gale.dataplane import attach, compiler
 from gale.dataplane.abi import BPF_DIRECTORY
 from gale.dataplane.adapter import BpfDataplane
+from gale.dataplane.hold import holding
 from gale.dataplane.pins import Old, Pins
 from gale.dataplane.program import load_source
 from gale.dataplane.settings import DataplaneSettings, Listener
@@ -309,6 +310,26 @@ def test_nothing_is_left(net: Network) -> None:
         assert Pins("public").find() is None
     assert programs_on(net) == before
     assert not folder.exists()
+
+
+def test_another_public_interface(net: Network) -> None:
+    """The one of before is left, unless another gale-lb runs there; and nothing stays in the end."""
+    before = programs_on(net)
+    settings = replace(IPV4, public_interface="other")
+    net.cable("other", ("203.0.113.1",), net.client, "eth1", ("203.0.113.7",))
+    started(net, IPV4).close()
+    with namespace(net.balancer):
+        folder = Pins("public").folder
+        with holding("public"):
+            started(net, settings).close()
+            assert set(attach.interfaces_with(PUBLIC_PROGRAM)) == {"public", "other"}
+        started(net, settings).close()
+        assert attach.interfaces_with(PUBLIC_PROGRAM) == ["other"]
+        assert not folder.exists()
+        assert len(attach.filters("private", PRIVATE_PROGRAM)) == 1
+        remove("other", "private")
+        assert not attach.interfaces_with(PUBLIC_PROGRAM)
+    assert programs_on(net) == before
 
 
 def test_what_strangers_have_there_stays(net: Network) -> None:
