@@ -108,7 +108,7 @@ def contest(results: Sequence[Figure], cases: Sequence[str]) -> str:
         ["case", "", *(f"{metric}, {unit}" if unit else metric for metric, unit in metrics)],
         (
             [*row, *(extent(cells[metric]) if metric in cells else "" for metric, _ in metrics)]
-            for row, cells in rows.items()
+            for row, cells in sorted(rows.items(), key=lambda row: cases.index(row[0][0]))
         ),
     )
 
