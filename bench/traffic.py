@@ -10,6 +10,7 @@ The JSON file: {"about": …, "results": [records.py], "aims": […]}.
 """
 
 import json
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,7 @@ from gale.errors import GaleError, HostError
 
 ROUNDS, SECONDS = 5, 2
 QUICK_SECONDS = 1
+PAUSE_S = 2.0
 FRAMES_CASE = "64-byte frames"
 LIMIT_CASE = "requests, as many as the forwarder can"
 
@@ -101,6 +103,7 @@ def _again(ask: Ask, say: Callable[[str], None]) -> Ask:
             return ask(box, asked, seconds)
         except HostError as error:
             say(f"{asked.contestant}, once more: {error}")
+            time.sleep(PAUSE_S)
             return ask(box, asked, seconds)
 
     return asked_again
