@@ -8,9 +8,10 @@
  * Long arrays are declared as bytes, two per number (BCC trips over a sizeof in there): for each element of an array of
  * numbers BCC generates code to print it, and starting gale-lb would take seconds.
  *
- * Compile-time settings (-D, from gale/dataplane/program.py): SERVICES, SLOTS, FLOWS: capacities; WITH_L2, WITH_L3,
- * WITH_L4, WITH_IPV6: 1 when some service asks for it; HAS_SOURCE6: 1 when the load balancer has an IPv6 address of its
- * own; JIFFIES_PER_S: the kernel's tick. What differs from one start to the next is in late.h.
+ * Compile-time settings (-D, from gale/dataplane/program.py): SERVICES, SLOTS: how many there are; FLOW_PLACES,
+ * RETURN_PLACES, FRAGMENTS: places in their tables; WITH_L2, WITH_L3, WITH_L4, WITH_IPV6: 1 when some service asks for
+ * it; HAS_SOURCE6: 1 when the load balancer has an IPv6 address of its own; JIFFIES_PER_S: the kernel's tick;
+ * WITH_EXPLAIN: defined for the programs that explain. What differs from one start to the next is in late.h.
  */
 #pragma once
 #include "address.h"

@@ -166,7 +166,6 @@ def constants(settings: DataplaneSettings, modes: frozenset[str]) -> list[str]:
     values = {
         "SERVICES": len(settings.services),
         "SLOTS": settings.slots,
-        "FLOWS": flows,
         "FLOW_PLACES": FLOW_PLACES_EACH * flows,
         "RETURN_PLACES": RETURN_PLACES_EACH * flows,
         "FRAGMENTS": FRAGMENTS,
