@@ -120,7 +120,8 @@ class _IgnoredError(Exception):
 
 @dataclass(slots=True)
 class Peer:
-    """`framed_s`, `sign_s`: when its last frame, its last datagram came. `asked_us`: the stamp of its last question."""
+    """`framed_s`, `sign_s`: when its last frame, its last datagram came. `stamps_us`: of its last question (True) and
+    answer (False). `deaf`: it said that by this stream it hears nothing."""
 
     node: Node
     stream: Stream | None = None
@@ -129,7 +130,8 @@ class Peer:
     sent_s: dict[int, float] = field(default_factory=dict)  # when each append left that is not answered yet
     framed_s: float = 0.0
     sign_s: float = 0.0
-    asked_us: int = 0
+    stamps_us: dict[bool, int] = field(default_factory=dict)
+    deaf: bool = False
 
 
 class PeerTransport(Transport):
@@ -202,6 +204,7 @@ class PeerTransport(Transport):
 
     def _send_sign(self, peer: Peer, sign: Sign) -> None:
         if peer.hello and peer.hello.key:
+            sign = replace(sign, deaf=self._owner.now_s - peer.framed_s > SILENCE_S)
             self._streams.send(str(peer.node.id), sealed(peer.hello.key + self._hello.key, sign))
 
     def _heard(self, address: str, datagram: bytes) -> None:
@@ -209,15 +212,14 @@ class PeerTransport(Transport):
         peer, now_s = self._peers.get(address), self._owner.now_s
         if peer is None or peer.hello is None or now_s - peer.framed_s > STUCK_S:
             return
-        if (sign := opened(self._hello.key + peer.hello.key, datagram)) is None:
+        sign = opened(self._hello.key + peer.hello.key, datagram)
+        if sign is None or sign.stamp_us <= peer.stamps_us.get(sign.asks, -1):
             return
-        peer.sign_s = now_s
+        peer.sign_s, peer.stamps_us[sign.asks], peer.deaf = now_s, sign.stamp_us, sign.deaf
         if not sign.asks:
             self._owner.take_follower(peer.node, sign.term, sign.stamp_us / 1e6)
-        elif sign.stamp_us > peer.asked_us:
-            peer.asked_us = sign.stamp_us
-            if self._owner.take_question(peer.node, sign.term):
-                self._send_sign(peer, Sign(False, sign.term, sign.stamp_us))
+        elif self._owner.take_question(peer.node, sign.term):
+            self._send_sign(peer, Sign(False, sign.term, sign.stamp_us))
 
     def _flush(self) -> None:
         """What must be on disk is, before a message leaves. If it cannot be, none does: the next tick says so."""
@@ -231,7 +233,7 @@ class PeerTransport(Transport):
         """Keep a connection to a peer for as long as the transport runs."""
         peer = self._peers[address]
         while True:
-            if peer.stream is None or self._owner.now_s - peer.framed_s > SILENCE_S:
+            if peer.stream is None or peer.deaf or self._owner.now_s - peer.framed_s > SILENCE_S:
                 with suppress(OSError, TimeoutError):
                     talk = self._keep(self._converse(await self._streams.dial(address), expected=address))
                     await asyncio.wait({talk}, timeout=HELLO_S)
@@ -303,8 +305,8 @@ class PeerTransport(Transport):
             peer.stream.abort()
             self._onNodeDisconnected(peer.node)
         if peer.hello and peer.hello.key != hello.key:
-            peer.asked_us = 0  # it was started anew
-        peer.stream, peer.hello, peer.link, peer.sent_s = stream, hello, Link(), {}
+            peer.stamps_us = {}  # it was started anew
+        peer.stream, peer.hello, peer.link, peer.sent_s, peer.deaf = stream, hello, Link(), {}, False
         peer.framed_s = self._owner.now_s
         self._onNodeConnected(peer.node)
         self._owner.wake()

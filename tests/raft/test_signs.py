@@ -13,7 +13,7 @@ from gale.raft.udp import Datagrams
 from tests.raft.trio import Trio, announce, eventually, free_addresses, passed, trio
 
 HERS, HIS = b"h" * KEY_BYTES, b"i" * KEY_BYTES
-SIGNS = (Sign(True, 7, 1_000_000), Sign(False, (1 << 48) - 1, 0))
+SIGNS = (Sign(True, 7, 1_000_000), Sign(False, (1 << 48) - 1, 0), Sign(True, 7, 1, True), Sign(False, 7, 1, True))
 
 
 @pytest.mark.parametrize("sign", SIGNS)
@@ -60,6 +60,21 @@ async def test_streams_that_stand_still_for_two_seconds_depose_nobody(tmp_path: 
         await streams_stand_still(cluster, 2.0)
         await cluster.running[cluster.quorum[1]].propose(passed(cluster.quorum[0], "web", 1))
         await cluster.all_know("web")
+        assert leading(cluster) == before
+
+
+async def test_a_stream_that_stands_still_in_one_direction_is_replaced_soon(tmp_path: Path) -> None:
+    """Only its reader can see it, who dials nobody here: peers with the higher address dial."""
+    async with trio(tmp_path) as cluster:
+        await cluster.leader()
+        before, deaf = leading(cluster), min(cluster.quorum)
+        transport = cluster.running[deaf]._replica.transport
+        stuck = {address: peer.stream for address, peer in transport._peers.items()}
+        for stream in stuck.values():
+            stream.stuck = True  # type: ignore[union-attr]
+        await eventually(
+            lambda: all(transport._peers[each].stream not in (old, None) for each, old in stuck.items()), 3.0
+        )
         assert leading(cluster) == before
 
 

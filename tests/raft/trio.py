@@ -43,10 +43,11 @@ class MuffledStream:
         self.source = stream.source
         self.identity = stream.identity
         self.unsent = 0
+        self.stuck = False
 
     async def read(self, size: int) -> bytes:
         content = await self._stream.read(size)
-        while self._streams.cut or self._streams.still:  # noqa: ASYNC110  as a dead cable, it tells nobody
+        while self._streams.cut or self._streams.still or self.stuck:  # noqa: ASYNC110  as a dead cable, it tells nobody
             await asyncio.sleep(0.01)
         return content
 

@@ -11,9 +11,9 @@ from tests.sim.run import command, run_many
 
 FIXED = 300
 FRESH = 100
-FOUND = (7, 25, 2287, 3104, 3108, 10010, 10356, 200979933)
+FOUND = (7, 25, 2287, 3104, 3108, 10010, 10356, 200979933, 334714023)
 """Seeds that have found a fault of gale: a snapshot half received, a sync a message, an epoch twice, a late answer,
-a leader of a term that its full disk had not taken."""
+a leader of a term that its full disk had not taken, a stream that stood still in one direction."""
 
 
 @pytest.mark.timeout(1_200)
