@@ -103,6 +103,7 @@ def load(
     `adopt`: maps to go on with, where their shapes are the same. `secrets`: those that the adopted maps were made with.
     `modes`: beside those of the settings, that flows of earlier listeners ask for.
     """
+    require_bpf()
     known = frozenset(modes) | {listener.mode for listener in settings.listeners}
     programs = {PUBLIC_PROGRAM: "xdp", **({PRIVATE_PROGRAM: "tc"} if "l4" in known else {}), **extra}
     late = late_constants(settings, secrets or Secrets.new())
