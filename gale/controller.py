@@ -47,7 +47,7 @@ VERIFY_MS = 60_000
 GOODBYE_S = 2.0
 REFUSED_MAX = 1_000
 ATTACH_MS = 2_000
-WRITES_MAX = 1_000  # map writes in one step
+WRITES_MAX = 250  # map writes in one step
 FLOWLESS = ("no_flow", "taking_over")  # verdicts: such a packet, but no flow of it, is known
 ELECTION_MS = 1_000  # so long there may be no leader without that anything is wrong
 

@@ -12,6 +12,7 @@ proposals give equal results on every load balancer, today and when the log is r
     any phase but banned ──goodbye──> left (no fail is counted)
 """
 
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from gale.core.commands import (
@@ -59,7 +60,7 @@ def apply(state: ClusterState, proposal: Proposal) -> tuple[ClusterState, Outcom
         case Barrier():
             outcome = Applied()
     new = draft.finish()
-    return _settle(state, new) if draft.moves_flows else new, outcome
+    return _settle(state, new, draft.touched) if draft.moves_flows else new, outcome
 
 
 def screen(state: ClusterState, report: Report) -> tuple[Report, tuple[Refusal, ...]]:
@@ -246,8 +247,9 @@ def _drain(draft: Draft, command: Drain) -> Outcome:
     return Applied(draft.transitions())
 
 
-def _settle(old: ClusterState, new: ClusterState) -> ClusterState:
-    """Bring the slot tables in line with the nodes, and number the view if it changed."""
+def _settle(old: ClusterState, new: ClusterState, touched: Iterable[str]) -> ClusterState:
+    """Bring the slot tables in line with the nodes, and number the view if it changed. Of many nodes only those that
+    were touched can have changed it themselves."""
     tables = {}
     for service in new.shared.services:
         table = old.tables.get(service.name)
@@ -257,10 +259,15 @@ def _settle(old: ClusterState, new: ClusterState) -> ClusterState:
         elif weights != old.weights(service.name):
             table = rebalance(table, weights)
         tables[service.name] = table
-    new = replace(new, tables=tables)
-    before, after = old.view(), new.view()
-    return (
-        new
-        if (before.nodes, before.slots) == (after.nodes, after.slots)
-        else replace(new, generation=new.generation + 1)
-    )
+    changed = _slots(old.tables) != _slots(tables) or _forwarding(old, touched) != _forwarding(new, touched)
+    return replace(new, tables=tables, generation=new.generation + changed)
+
+
+def _slots(tables: Mapping[str, SlotTable]) -> dict[str, bytes]:
+    return {name: table.owners for name, table in tables.items()}
+
+
+def _forwarding(state: ClusterState, names: Iterable[str]) -> dict[int, tuple[str, ...]]:
+    """What the view says of these nodes."""
+    known = [node for name in names if (node := state.nodes.get(name)) and node.phase.forwards]
+    return {node.number: node.info.addresses for node in known}

@@ -25,7 +25,10 @@ from gale.core.state import (
 
 
 class Draft:
-    """`moves_flows`: a change so far concerns which nodes receive packets, or in which shares."""
+    """
+    touched      the nodes that were changed so far, or forgotten
+    moves_flows  a change so far concerns which nodes receive packets, or in which shares
+    """
 
     def __init__(self, state: ClusterState, time_ms: int) -> None:
         self.state = state
@@ -38,6 +41,7 @@ class Draft:
         self.members = state.members
         self.reference = state.reference
         self.voters = state.voters()
+        self.touched: set[str] = set()
         self.moves_flows = False
         self._written: dict[str, Node] | None = None
         self._indexed: dict[str, tuple[str, ...]] | None = None
@@ -62,6 +66,7 @@ class Draft:
         name = node.info.id
         before = self.nodes.get(name)
         self._nodes()[name] = node
+        self.touched.add(name)
         if before is None or before.info.addresses != node.info.addresses:
             self._unindex(before)
             index = self._addresses()
@@ -95,6 +100,7 @@ class Draft:
     def _forget(self, node: Node, cause: str) -> None:
         self._record(f"node {node.info.id}", node.phase.value, "forgotten", cause)
         del self._nodes()[node.info.id]
+        self.touched.add(node.info.id)
         self._unindex(node)
         if self._free is not None:
             self._free.append(node.number)

@@ -30,7 +30,10 @@ class Phase(StrEnum):
     @property
     def forwards(self) -> bool:
         """Packets may reach a node in this phase: new flows when routing, old ones when draining too."""
-        return self in (Phase.ROUTING, Phase.DRAINING)
+        return self in FORWARDING
+
+
+FORWARDING = (Phase.ROUTING, Phase.DRAINING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,17 +52,20 @@ class NodeInfo:
         """Those it has."""
         return (self.address, self.address6) if self.address6 else (self.address,)
 
-    def takes(self, service: Service) -> bool:
+    def takes(self, service: Service, needs_address6: bool) -> bool:
         """Whether it may be given flows of a service: it takes part in it, and has what that needs."""
-        return self._takes_part(service) and (bool(self.address6) or not service.needs_address6)
+        return (not self.services or service.name in self.services) and (bool(self.address6) or not needs_address6)
 
     def lacks(self, services: Iterable[Service]) -> str:
         """What keeps it from services in which it takes part; empty when nothing does."""
-        kept = [service.name for service in services if self._takes_part(service) and not self.takes(service)]
+        if self.address6:
+            return ""
+        kept = [
+            service.name
+            for service in services
+            if service.needs_address6 and (not self.services or service.name in self.services)
+        ]
         return f"it has no IPv6 address, which {', '.join(kept)} needs: it gets no flows of that" if kept else ""
-
-    def _takes_part(self, service: Service) -> bool:
-        return not self.services or service.name in self.services
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,10 +155,13 @@ class ClusterState:
     def weights(self, service: str, without: Container[str] = ()) -> Mapping[int, int]:
         """Node number -> weight of the nodes that take new flows of a service."""
         configured = next((known for known in self.shared.services if known.name == service), None)
+        if configured is None:
+            return {}
+        routing, needs = Phase.ROUTING, configured.needs_address6  # ten thousand nodes, at each change of one
         return {
-            node.number: node.info.weight
+            node.number: info.weight
             for name, node in self.nodes.items()
-            if node.phase is Phase.ROUTING and configured and node.info.takes(configured) and name not in without
+            if node.phase is routing and (info := node.info).takes(configured, needs) and name not in without
         }
 
     def view(self) -> View:
@@ -160,6 +169,6 @@ class ClusterState:
         nodes = {
             node.number: Addresses(node.info.address, node.info.address6)
             for node in self.nodes.values()
-            if node.phase.forwards
+            if node.phase in FORWARDING
         }
         return View(self.generation, nodes, {name: table.owners for name, table in self.tables.items()})

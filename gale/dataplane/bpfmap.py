@@ -161,12 +161,13 @@ class BpfMap:
             for key, _ in self.items():
                 self.delete(key)
 
-    def mmap(self) -> mmap.mmap:
-        """The memory of an array that was made for that (BPF_F_MMAPABLE): value n begins at n times `stride`."""
-        page = mmap.PAGESIZE
-        size = -(-self.stride * self.max_entries // page) * page
+    def mmap(self, first: int = 0, count: int | None = None) -> mmap.mmap:
+        """The memory of an array that was made for that (BPF_F_MMAPABLE), each value `stride` behind the one before:
+        all of it, or so many from `first` on, which must be where a page begins."""
+        page, many = mmap.PAGESIZE, self.max_entries if count is None else count
+        size = -(-self.stride * many // page) * page
         try:
-            return mmap.mmap(self.fd, size, mmap.MAP_SHARED)
+            return mmap.mmap(self.fd, size, mmap.MAP_SHARED, offset=first * self.stride)
         except OSError as error:
             raise DataplaneError(f"map {self.name}: its memory cannot be mapped: {error.strerror}") from error
 

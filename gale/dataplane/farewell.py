@@ -51,7 +51,6 @@ class Farewell:
         destinations: Callable[[], Mapping[int, Destination]],
     ) -> None:
         self._returns = returns
-        self._memory = memoryview(returns.mmap())
         self._birth = birth
         self._destinations = destinations
         self._out = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0)
@@ -94,13 +93,13 @@ class Farewell:
         self, births: Mapping[int, int | None], destinations: Mapping[int, Destination]
     ) -> Iterator[bytes | None]:
         """The frames to send; None now and then, so that the caller can look at the clock."""
-        known, size = flags(), self._returns.stride
+        known = flags()
         asked = known["used"] | known["locked"] | known["established"] | known["ended"]
-        for place in entries(self._returns, self._memory, "number", births):
-            if place is None:
+        for memory in entries(self._returns, "number", births):
+            if memory is None:
                 yield None
                 continue
-            entry = bytes(self._memory[place * size : (place + 1) * size])
+            entry = bytes(memory)
             path = self._returns.Leaf.from_buffer_copy(entry)
             waits = flags_of(path.word) & asked == known["used"] | known["established"]
             orphan = births[path.number] != birth_of(path.word) and path.listener in destinations
@@ -129,13 +128,15 @@ def reminder(entry: bytes, returns: BpfMap, to: Destination) -> bytes:
     return frame(head, service, client, PROTOCOL_TCP, acknowledgement)
 
 
-def entries(table: BpfMap, memory: memoryview, field: str, wanted: Container[int]) -> Iterator[int | None]:
-    """The places of a table whose field, a number of two bytes, is one of these; None after each part of the table."""
-    offset, step = getattr(table.Leaf, field).offset // _SHORT, table.stride // _SHORT
-    column = memory.cast("H")[offset::step]
+def entries(table: BpfMap, field: str, wanted: Container[int]) -> Iterator[memoryview | None]:
+    """The memory of each entry whose field, a number of two bytes, is one of these; None after each part of the table.
+    Only that part is mapped: to map all of a large table takes tens of milliseconds, and counts as memory of ours."""
+    offset, size = getattr(table.Leaf, field).offset // _SHORT, table.stride
     for begin in range(0, table.max_entries, _PLACES):
-        part = column[begin : min(begin + _PLACES, table.max_entries)].tolist()
-        yield from [begin + index for index, number in enumerate(part) if number in wanted]
+        count = min(_PLACES, table.max_entries - begin)
+        memory = memoryview(table.mmap(begin, count))[: count * size]
+        numbers = memory.cast("H")[offset :: size // _SHORT].tolist()
+        yield from [memory[at * size : (at + 1) * size] for at, number in enumerate(numbers) if number in wanted]
         yield None
 
 
@@ -144,11 +145,10 @@ def forget(tables: Iterable[BpfMap], listeners: Container[int]) -> int:
     except to take its place. Gives how many there were."""
     found = 0
     for table in tables:
-        memory, offset = memoryview(table.mmap()), table.Leaf.word.offset
-        words = memory.cast("Q")
-        for place in entries(table, memory, "listener", listeners):
-            if place is not None:
-                at = (place * table.stride + offset) // WORD
+        at = table.Leaf.word.offset // WORD
+        for memory in entries(table, "listener", listeners):
+            if memory is not None:
+                words = memory.cast("Q")
                 found += bool(flags_of(words[at]) & flags()["used"])
                 words[at] = emptied(words[at])
     return found

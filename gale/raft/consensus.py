@@ -83,6 +83,8 @@ class RaftConsensus:
         when the configured list of load balancers cannot follow the one that is in force."""
         self._changed = changed
         self._tick()  # takes up what the disk says is committed
+        while self._replica.behind and not self._failing:
+            self._tick()
         if reason := check_members(self.state.members, self._hello.members):
             raise ConfigError(f"load_balancer_quorum.addresses: {reason}")
         await self._replica.transport.start()

@@ -7,7 +7,7 @@ then the private network is the boundary.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from functools import lru_cache
 from typing import Any
 from urllib.parse import unquote
@@ -76,26 +76,14 @@ class Doorkeeper(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         kind = (handler.request_streaming, handler.response_streaming)
         behaviour = handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream
 
-        async def one_answer(request: Any, context: grpc.aio.ServicerContext) -> Any:
+        async def admitted(request: Any, context: grpc.aio.ServicerContext) -> Any:
             source = await self._admit(details.method, context)
             try:
                 return await behaviour(request, context)
             finally:
                 self._sources.leave(source)
 
-        async def many_answers(request: Any, context: grpc.aio.ServicerContext) -> AsyncIterator[Any]:
-            source = await self._admit(details.method, context)
-            try:
-                async for answer in behaviour(request, context):
-                    yield answer
-            finally:
-                self._sources.leave(source)
-
-        return MAKE[kind](
-            many_answers if handler.response_streaming else one_answer,
-            handler.request_deserializer,
-            handler.response_serializer,
-        )
+        return MAKE[kind](admitted, handler.request_deserializer, handler.response_serializer)
 
     async def _admit(self, method: str, context: grpc.aio.ServicerContext) -> str:
         """Returns, when it is the call's turn, the source that has to leave in the end. Aborts what may not be."""

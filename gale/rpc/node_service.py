@@ -69,11 +69,10 @@ class NodeService(services.NodeServiceServicer):
             addresses=self._addresses,
         )
 
-    async def Checks(
-        self, requests: AsyncIterator[pb.Check], context: grpc.aio.ServicerContext
-    ) -> AsyncIterator[pb.CheckReply]:
+    async def Checks(self, _: AsyncIterator[pb.Check], context: grpc.aio.ServicerContext) -> None:
+        """Checks are read and answered one by one: generators would cost more than a kilobyte for each node."""
         address, who, pace = peer_address(context.peer()), caller(context), Pace(CHECKS_PER_S, CHECKS_BURST)
-        async for check in requests:
+        while (check := await context.read()) is not grpc.aio.EOF:
             if delay_s := pace.delay_s(asyncio.get_running_loop().time()):
                 await asyncio.sleep(delay_s)
             if who and who.name != check.node:
@@ -84,10 +83,10 @@ class NodeService(services.NodeServiceServicer):
             except ValueError as error:
                 await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
             if check.condition == pb.CONDITION_GOODBYE:
-                yield _reply(await self._gate.goodbye(info))
+                await context.write(_reply(await self._gate.goodbye(info)))
                 return
             serving = check.condition == pb.CONDITION_SERVING
-            yield _reply(self._gate.check(info, serving, _one_line(check.reason)))
+            await context.write(_reply(self._gate.check(info, serving, _one_line(check.reason))))
 
 
 def _reply(standing: Standing) -> pb.CheckReply:

@@ -23,6 +23,8 @@ OPTIONS = (
     ("grpc.server_handshake_timeout_ms", 2_000),
     ("grpc.max_connection_idle_ms", 30_000),
     ("grpc.max_concurrent_streams", 32),  # on one connection
+    ("grpc.enable_channelz", 0),  # nobody asks it, and its records are part of each connection's memory
+    ("grpc.max_channel_trace_event_memory_per_node", 0),
     ("grpc.http2.bdp_probe", 0),  # a fast sender earns no larger buffer
     ("grpc.http2.lookahead_bytes", 16 * 1024),
 )

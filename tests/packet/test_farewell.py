@@ -19,7 +19,7 @@ from gale.dataplane.words import WORD, flags
 CLIENT_MAC, OWN_MAC = "02:00:00:00:00:01", "02:00:00:00:00:02"
 CLIENT, CLIENT6, SERVICE, SERVICE6 = "198.51.100.7", "2001:db8:1::7", "192.0.2.80", "2001:db8::80"
 PORT, SERVICE_PORT, FIRST = 40_000, 80, 1_000_000
-SETTINGS = DataplaneSettings("lo", "lo", "10.0.0.1", None, (Listener("web", SERVICE, 80, "tcp", 80),), 64, 1 << 8)
+SETTINGS = DataplaneSettings("lo", "lo", "10.0.0.1", None, (Listener("web", SERVICE, 80, "tcp", 80),), 64, 1 << 15)
 USED_SHIFT = 40
 
 
@@ -75,7 +75,8 @@ def test_the_reminder(program: Program, fields: dict[str, Any], service: str, fr
 
 def test_flows_of_listeners_that_are_gone_are_removed_and_no_others(program: Program) -> None:
     tables = [program.maps[name] for name in ("flows", "returns")]
-    used, places = flags()["used"] << USED_SHIFT, {3: 5, 4: 6, 7: 5}
+    used, last = flags()["used"] << USED_SHIFT, min(table.max_entries for table in tables) - 1
+    places = {3: 5, 4: 6, last: 5}
     for table in tables:
         for place, listener in places.items():
             table[place] = table.Leaf(listener=listener, word=used | 9)

@@ -1,6 +1,7 @@
-"""Death at every system call while a snapshot is written and the journal is cut behind it: nothing applied is lost."""
+"""One replica: death at every system call of a compaction loses nothing applied; entries are applied in steps."""
 
 from collections.abc import Awaitable, Callable
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -101,3 +102,25 @@ def test_death_at_every_step_of_a_compaction_loses_nothing(tmp_path: Path, monke
         compact(again)
         after = abandoned(again)
         assert started(directory).state == after
+
+
+def test_what_was_committed_together_is_applied_a_tick_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Others have their turn between entries that take long; here each one does."""
+    replica, ended = filled(tmp_path), list[object]()
+    monkeypatch.setattr("gale.raft.replica.APPLY_S", 0.0)
+    for number in range(10, 20):
+        seen = Passed(NodeInfo(f"n{number}", f"10.1.0.{number}"), 1)
+        proposal = Proposal(Origin(ME, 1, number), Report(number, ME, (seen,)))
+        replica.submit(proposal, lambda outcome, reason: ended.append(outcome))
+    applied = [replica.applied_index]
+    while len(ended) < 10:
+        replica.tick()
+        applied.append(replica.applied_index)
+    assert max(after - before for before, after in pairwise(applied)) == 1
+    assert not replica.behind
+    replica.journal._disk.close()
+    with monkeypatch.context() as patched:
+        patched.setattr("gale.raft.replica.APPLY_S", 10.0)
+        assert started(tmp_path).state == replica.state
