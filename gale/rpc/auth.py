@@ -66,18 +66,25 @@ class Doorkeeper(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         self._sources = Sources(limits)
         self._arrivals = arrivals
         self._refusals = Refusals("call refused")
+        self._handlers: dict[str, Any] = {}
 
     async def intercept_service(
         self, continuation: Callable[[Any], Awaitable[Any]], details: grpc.HandlerCallDetails
     ) -> Any:
-        handler = await continuation(details)
-        if handler is None:
-            return None
+        """One handler for all calls of a method: ten thousand nodes call the same one."""
+        if details.method not in self._handlers:
+            handler = await continuation(details)
+            if handler is None:
+                return None
+            self._handlers[details.method] = self._admitting(details.method, handler)
+        return self._handlers[details.method]
+
+    def _admitting(self, method: str, handler: Any) -> Any:
         kind = (handler.request_streaming, handler.response_streaming)
         behaviour = handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream
 
         async def admitted(request: Any, context: grpc.aio.ServicerContext) -> Any:
-            source = await self._admit(details.method, context)
+            source = await self._admit(method, context)
             try:
                 return await behaviour(request, context)
             finally:
