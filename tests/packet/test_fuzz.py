@@ -1,6 +1,5 @@
 """The packet path against the model, on frames that nobody would think of: at length, and with faults planted in it."""
 
-import os
 import random
 import re
 import subprocess
@@ -11,6 +10,7 @@ import pytest
 
 from gale.dataplane.abi import verdicts
 from gale.dataplane.compiler import source
+from tests.packet.direct import on_one_cpu
 from tests.packet.fuzz.__main__ import ROOT
 from tests.packet.fuzz.cast import CASTS
 from tests.packet.fuzz.hunt import Hunt
@@ -30,10 +30,8 @@ RARE = {"no_port", "no_room", "taking_over"}
 @pytest.fixture
 def one_cpu() -> Iterator[None]:
     """The counters are one array."""
-    allowed = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {min(allowed)})
-    yield
-    os.sched_setaffinity(0, allowed)
+    with on_one_cpu():
+        yield
 
 
 @pytest.mark.timeout(WITHIN_S + 20)

@@ -18,6 +18,7 @@ from scapy.packet import Packet, Raw
 
 from tests.packet.oracle import Hop, Listener, Model, Node, World, packed, slot
 from tests.packet.oracle.checksum import mended, mended_udp
+from tests.packet.oracle.flows import Span
 from tests.packet.oracle.model import Result
 from tests.packet.oracle.parse import parse
 from tests.packet.packets import difference
@@ -31,6 +32,10 @@ ROUTER, PUBLIC, OWN = "02:00:00:00:01:01", "02:00:00:00:01:02", "02:00:00:00:02:
 HOPS = {4: "02:00:00:00:02:11", 6: "02:00:00:00:02:16"}
 PROTOCOLS = {TCP: 6, UDP: 17}
 SPORT, PORT, TARGET, CHOSEN = 40000, 80, 8080, 50000
+
+
+def at(moment_s: float) -> Span:
+    return Span(moment_s, moment_s)
 
 
 def listeners() -> list[Listener]:
@@ -79,7 +84,7 @@ def leaving(version: int, packet: Packet) -> bytes:
 def must_be(model: Model, frame: bytes, verdict: str, expected: bytes, private: bool = False) -> None:
     """The model takes it, and would not take it with any byte changed."""
     ask = model.private if private else model.public
-    text = ask(frame, (verdict, expected), 0.0)
+    text = ask(frame, (verdict, expected), at(0.0))
     assert not text, f"{text}\n{difference(_wanted(text), expected)}"
 
 
@@ -234,8 +239,8 @@ def test_answers_to_what_is_too_big(model: Model, version: int) -> None:
     must_be(model, frame, "too_big_quiet", frame)
     for place in (*range(12), 30, len(answer) - 1):
         wrong = answer[:place] + bytes((answer[place] ^ 1,)) + answer[place + 1 :]
-        assert model.public(frame, ("too_big", wrong), 0.0), f"byte {place}"
-    assert model.public(frame, ("too_big", too_big(version, 1500)[1]), 0.0)
+        assert model.public(frame, ("too_big", wrong), at(0.0)), f"byte {place}"
+    assert model.public(frame, ("too_big", too_big(version, 1500)[1]), at(0.0))
 
 
 def test_every_byte_counts(model: Model) -> None:
@@ -245,13 +250,13 @@ def test_every_byte_counts(model: Model) -> None:
     for place in range(len(expected)):
         wrong = expected[:place] + bytes((expected[place] ^ 1,)) + expected[place + 1 :]
         got: Result = "forwarded", wrong
-        assert model.public(frame, got, 0.0), f"byte {place}"
+        assert model.public(frame, got, at(0.0)), f"byte {place}"
 
 
 def test_no_two_flows_share_a_port(model: Model) -> None:
     opened(model, 4, TCP)
     other = ip(4, "198.51.100.8", SERVICES["l4"][4]) / TCP(sport=1, dport=PORT, flags="S") / b"hello"
-    text = model.public(arriving(other), ("opened", leaving(4, translated(4, TCP))), 0.0)
+    text = model.public(arriving(other), ("opened", leaving(4, translated(4, TCP))), at(0.0))
     assert "another flow" in text
 
 
@@ -261,8 +266,8 @@ def test_a_flow_that_has_ended_may_be_gone(model: Model) -> None:
     there = ip(4, SOURCES[4], NODES[4], ttl=63) / TCP(sport=CHOSEN, dport=TARGET, flags="R")
     must_be(model, arriving(reset), "forwarded", leaving(4, there))
     gone = "no_flow", arriving(reset)
-    assert model.public(arriving(reset), gone, 0.1)
-    assert not model.public(arriving(reset), gone, 1.0)
+    assert model.public(arriving(reset), gone, at(0.1))
+    assert not model.public(arriving(reset), gone, at(1.0))
 
 
 @pytest.mark.parametrize(("checksum", "change", "expected"), [(0, 0, 0), (0xFFFF, 0, 0), (1, 1, 0), (0, 1, 0xFFFE)])

@@ -1,6 +1,7 @@
 """The flows of mode l4 that the model knows: who they are, what of them has been seen, when they may be over."""
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from tests.packet.oracle.parse import FIN, RST, TCP
 from tests.packet.oracle.world import Listener
@@ -9,6 +10,14 @@ ENDED_S = 0.5
 """A flow that has ended is kept for that long, for what is still on its way."""
 CLOCK_S = 0.02
 """Two clocks tick here, the kernel's in jiffies."""
+
+
+class Span(NamedTuple):
+    """A test run happened in it; a process that was held up may have waited before and after. Seconds."""
+
+    began_s: float
+    ended_s: float
+
 
 Key = tuple[bytes, int, Listener]
 View = tuple[bytes, int, int, int]
@@ -39,7 +48,7 @@ class Flow:
     def view(self) -> View:
         return self.node_address, self.listener.target_port, self.listener.protocol, self.source_port
 
-    def saw(self, flags: int, from_client: bool, now_s: float) -> None:
+    def saw(self, flags: int, from_client: bool, ran: Span) -> None:
         """Both FINs or a RST end a connection."""
         if self.listener.protocol != TCP:
             return
@@ -49,7 +58,7 @@ class Flow:
             else:
                 self.node_fin = True
         if flags & RST or (self.client_fin and self.node_fin):
-            self.ended_s = now_s
+            self.ended_s = ran.began_s
 
 
 class Flows:
@@ -63,16 +72,16 @@ class Flows:
         self.moved = 0
         """Flows that got another port than their client's, though no flow had that one."""
 
-    def may_be_over(self, flow: Flow, now_s: float) -> bool:
+    def may_be_over(self, flow: Flow, ran: Span) -> bool:
         """Where it is crowded, any flow may have made room for another."""
-        return self.crowded or (flow.ended_s is not None and now_s - flow.ended_s >= ENDED_S - CLOCK_S)
+        return self.crowded or (flow.ended_s is not None and ran.ended_s - flow.ended_s >= ENDED_S - CLOCK_S)
 
-    def open(self, flow: Flow, now_s: float) -> str:
+    def open(self, flow: Flow, ran: Span) -> str:
         """What is unlawful about the port the flow got; empty: nothing, and the flow is open."""
         if flow.source_port != flow.client_port and flow.source_port < 1024:
             return f"source port {flow.source_port} is neither the client's nor 1024 or higher"
         holder = self.by_view.get(flow.view)
-        if holder and holder.key != flow.key and not self.may_be_over(holder, now_s):
+        if holder and holder.key != flow.key and not self.may_be_over(holder, ran):
             return f"source port {flow.source_port} belongs to another flow of that node"
         self.opened += 1
         if flow.source_port != flow.client_port:
@@ -83,7 +92,7 @@ class Flows:
         self.by_key[flow.key] = self.by_view[flow.view] = flow
         return ""
 
-    def answered(self, view: View, now_s: float) -> tuple[Flow | None, bool]:
+    def answered(self, view: View, ran: Span) -> tuple[Flow | None, bool]:
         """The flow that a node's packet answers, and whether it may be gone by now.
 
         A client that has gone on at another node may still get what the first one had sent it.
@@ -91,4 +100,4 @@ class Flows:
         flow = self.by_view.get(view)
         if flow is None:
             return None, True
-        return flow, self.may_be_over(flow, now_s) or self.by_key.get(flow.key) is not flow
+        return flow, self.may_be_over(flow, ran) or self.by_key.get(flow.key) is not flow

@@ -19,7 +19,7 @@ Decisions, where RFCs leave a choice:
 from collections import Counter
 
 from tests.packet.oracle import build
-from tests.packet.oracle.flows import Flow, Flows
+from tests.packet.oracle.flows import Flow, Flows, Span
 from tests.packet.oracle.parse import ACK, FIN, FIRST, ICMP, ICMP6, LATER, RST, SYN, TCP, UDP, Packet, parse, quoted
 from tests.packet.oracle.slots import flow_hash
 from tests.packet.oracle.world import Hop, Listener, Node, World
@@ -32,7 +32,7 @@ Result = tuple[str, bytes]
 
 
 class Model:
-    """`now_s` of every question must not run backwards. `crowded`: there are more flows than places for them."""
+    """`ran`: when the program did; it must not run backwards. `crowded`: there are more flows than places for them."""
 
     def __init__(self, world: World, crowded: bool = False) -> None:
         self.world = world
@@ -44,13 +44,13 @@ class Model:
         self._listeners = world.by_destination()
         self._with_ipv6 = any(len(entry.address) == 16 for entry in world.listeners)
 
-    def public(self, frame: bytes, got: Result, now_s: float) -> str:
+    def public(self, frame: bytes, got: Result, ran: Span) -> str:
         """What is wrong with what became of a frame that came from clients; empty: nothing."""
-        return self._judge(self._public(frame, got, now_s), got)
+        return self._judge(self._public(frame, got, ran), got)
 
-    def private(self, frame: bytes, got: Result, now_s: float) -> str:
+    def private(self, frame: bytes, got: Result, ran: Span) -> str:
         """The same on the nodes' side."""
-        return self._judge(self._private(frame, got, now_s), got)
+        return self._judge(self._private(frame, got, ran), got)
 
     def _count(self, listener: Listener, node: int, packet: Packet, to_node: bool, opened: bool = False) -> None:
         for name in (listener.service, f"node {node}"):
@@ -71,12 +71,12 @@ class Model:
 
     # From clients
 
-    def _public(self, frame: bytes, got: Result, now_s: float) -> Result | str:
+    def _public(self, frame: bytes, got: Result, ran: Span) -> Result | str:
         packet = parse(frame, self._with_ipv6)
         if isinstance(packet, str):
             return packet, frame
         if packet.protocol == ICMP or packet.protocol == ICMP6:
-            return self._error_in(frame, packet, got, now_s)
+            return self._error_in(frame, packet, got, ran)
         if packet.fragment == LATER:
             ports = self.fragments.get(_fragment_key(packet))
             if ports is None:
@@ -88,7 +88,7 @@ class Model:
         if packet.fragment == FIRST:
             self.fragments[_fragment_key(packet)] = packet.source_port, packet.destination_port
         if listener.mode == "l4":
-            return self._translate_in(frame, packet, listener, got, now_s)
+            return self._translate_in(frame, packet, listener, got, ran)
         return self._direct(frame, packet, listener, packet.source, packet.source_port, got, ("bridged", "tunnelled"))
 
     def _direct(
@@ -151,9 +151,7 @@ class Model:
             return build.answer_complaint(frame, packet, got[1], mtu) or got
         return "too_big_quiet", frame
 
-    def _translate_in(
-        self, frame: bytes, packet: Packet, listener: Listener, got: Result, now_s: float
-    ) -> Result | str:
+    def _translate_in(self, frame: bytes, packet: Packet, listener: Listener, got: Result, ran: Span) -> Result | str:
         if packet.ttl <= 1:
             return "ttl_expired", frame
         opens = packet.protocol == UDP or packet.flags & (SYN | ACK | FIN | RST) == SYN
@@ -161,19 +159,19 @@ class Model:
         flow = self.flows.by_key.get((packet.source, packet.source_port, listener))
         if flow and (back := _way_back(frame, packet)) not in flow.returns_by:
             flow.returns_by.append(back)
-        if flow is None or (self.flows.may_be_over(flow, now_s) and got[0] != "forwarded"):
-            begun = self._open(frame, packet, listener, got, now_s) if opens else ("no_flow", frame)
+        if flow is None or (self.flows.may_be_over(flow, ran) and got[0] != "forwarded"):
+            begun = self._open(frame, packet, listener, got, ran) if opens else ("no_flow", frame)
             if flow is None or begun[0] == got[0]:
                 return begun
         node = self.world.nodes.get(flow.node)
         if node is None or node.birth != flow.birth:
-            return self._open(frame, packet, listener, got, now_s) if opens else ("node_gone", frame)
+            return self._open(frame, packet, listener, got, ran) if opens else ("node_gone", frame)
         hop, source, destination = self._way(node, packet.version)
         if not hop.macs:
             return "no_neighbour", frame
         if packet.length > hop.mtu:
             return self._too_big(frame, packet, hop.mtu, got)
-        flow.saw(packet.flags, True, now_s)
+        flow.saw(packet.flags, True, ran)
         self._count(listener, flow.node, packet, True)
         return "forwarded", build.translated(
             frame, packet, hop.macs, hop.tags, source, destination, flow.source_port, listener.target_port
@@ -185,7 +183,7 @@ class Model:
             return node.hop4, self.world.source, node.address
         return node.hop6, self.world.source6, node.address6
 
-    def _open(self, frame: bytes, packet: Packet, listener: Listener, got: Result, now_s: float) -> Result | str:
+    def _open(self, frame: bytes, packet: Packet, listener: Listener, got: Result, ran: Span) -> Result | str:
         number = self._owner(listener, packet.source, packet.source_port)
         node = self.world.nodes.get(number)
         if node is None:
@@ -205,14 +203,14 @@ class Model:
         port = int.from_bytes(got[1][at : at + 2], "big")
         flow = Flow(packet.source, packet.source_port, listener, number, node.birth, destination, port)
         flow.returns_by.append(_way_back(frame, packet))
-        if complaint := self.flows.open(flow, now_s):
+        if complaint := self.flows.open(flow, ran):
             return complaint
         self._count(listener, number, packet, True, True)
         return "opened", build.translated(
             frame, packet, hop.macs, hop.tags, source, destination, port, listener.target_port
         )
 
-    def _error_in(self, frame: bytes, packet: Packet, got: Result, now_s: float) -> Result | str:
+    def _error_in(self, frame: bytes, packet: Packet, got: Result, ran: Span) -> Result | str:
         """Somebody on the way to a client, or the client, could not deliver what a service sent."""
         if not packet.error or packet.fragment:
             return "other_protocol", frame
@@ -230,7 +228,7 @@ class Model:
         flow = self.flows.by_key.get((inner.destination, inner.destination_port, listener))
         if flow and (back := _way_back(frame, packet)) not in flow.returns_by:
             flow.returns_by.append(back)
-        if flow is None or (self.flows.may_be_over(flow, now_s) and got[0] == "unrelated_error"):
+        if flow is None or (self.flows.may_be_over(flow, ran) and got[0] == "unrelated_error"):
             return "unrelated_error", frame
         node = self.world.nodes.get(flow.node)
         if node is None or node.birth != flow.birth:
@@ -252,28 +250,28 @@ class Model:
 
     # From nodes
 
-    def _private(self, frame: bytes, got: Result, now_s: float) -> Result | str:
+    def _private(self, frame: bytes, got: Result, ran: Span) -> Result | str:
         packet = parse(frame, self._with_ipv6)
         if isinstance(packet, str):
             return "not_a_reply", frame
         if packet.destination != (self.world.source if packet.version == 4 else self.world.source6):
             return "not_a_reply", frame
         if packet.protocol == ICMP or packet.protocol == ICMP6:
-            return self._error_back(frame, packet, got, now_s)
+            return self._error_back(frame, packet, got, ran)
         if packet.fragment == LATER:
             ports = self.fragments.get(_fragment_key(packet))
             if ports is None:
                 return "not_a_reply", frame
             packet.source_port, packet.destination_port = ports
         view = packet.source, packet.source_port, packet.protocol, packet.destination_port
-        flow, may_be_gone = self.flows.answered(view, now_s)
+        flow, may_be_gone = self.flows.answered(view, ran)
         if flow is None or (may_be_gone and got[0] == "not_a_reply"):
             return "not_a_reply", frame
         if packet.ttl <= 1:
             return "ttl_expired", frame
         if packet.fragment == FIRST:
             self.fragments[_fragment_key(packet)] = packet.source_port, packet.destination_port
-        flow.saw(packet.flags, False, now_s)
+        flow.saw(packet.flags, False, ran)
         listener = flow.listener
         self._count(listener, flow.node, packet, False)
         results = [
@@ -282,13 +280,13 @@ class Model:
         ]
         return "returned", _nearest(results, flow, got)
 
-    def _error_back(self, frame: bytes, packet: Packet, got: Result, now_s: float) -> Result | str:
+    def _error_back(self, frame: bytes, packet: Packet, got: Result, ran: Span) -> Result | str:
         """A node, or somebody on the way to it, could not deliver what a client sent."""
         inner = quoted(frame, packet) if packet.error and not packet.fragment else None
         if inner is None or inner.source != packet.destination:
             return "not_a_reply", frame
         view = inner.destination, inner.destination_port, inner.protocol, inner.source_port
-        flow, may_be_gone = self.flows.answered(view, now_s)
+        flow, may_be_gone = self.flows.answered(view, ran)
         if flow is None or (may_be_gone and got[0] == "not_a_reply"):
             return "not_a_reply", frame
         if packet.ttl <= 1:
