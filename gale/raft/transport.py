@@ -120,14 +120,18 @@ class _IgnoredError(Exception):
 
 @dataclass(slots=True)
 class Peer:
-    """`framed_s`, `sign_s`: when its last frame, its last datagram came. `stamps_us`: of its last question (True) and
-    answer (False). `deaf`: it said that by this stream it hears nothing."""
+    """
+    joined_s, framed_s, sign_s   when the stream began, its last frame came, the last datagram came
+    stamps_us                    of its last question (True) and answer (False)
+    deaf                         it said last that by the stream it hears nothing
+    """
 
     node: Node
     stream: Stream | None = None
     hello: Hello | None = None
     link: Link = field(default_factory=Link)
     sent_s: dict[int, float] = field(default_factory=dict)  # when each append left that is not answered yet
+    joined_s: float = 0.0
     framed_s: float = 0.0
     sign_s: float = 0.0
     stamps_us: dict[bool, int] = field(default_factory=dict)
@@ -233,7 +237,7 @@ class PeerTransport(Transport):
         """Keep a connection to a peer for as long as the transport runs."""
         peer = self._peers[address]
         while True:
-            if peer.stream is None or peer.deaf or self._owner.now_s - peer.framed_s > SILENCE_S:
+            if peer.stream is None or _stands_still(peer, self._owner.now_s):
                 with suppress(OSError, TimeoutError):
                     talk = self._keep(self._converse(await self._streams.dial(address), expected=address))
                     await asyncio.wait({talk}, timeout=HELLO_S)
@@ -306,8 +310,8 @@ class PeerTransport(Transport):
             self._onNodeDisconnected(peer.node)
         if peer.hello and peer.hello.key != hello.key:
             peer.stamps_us = {}  # it was started anew
-        peer.stream, peer.hello, peer.link, peer.sent_s, peer.deaf = stream, hello, Link(), {}, False
-        peer.framed_s = self._owner.now_s
+        peer.stream, peer.hello, peer.link, peer.sent_s = stream, hello, Link(), {}
+        peer.joined_s = peer.framed_s = self._owner.now_s
         self._onNodeConnected(peer.node)
         self._owner.wake()
 
@@ -354,6 +358,12 @@ class PeerTransport(Transport):
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
+
+
+def _stands_still(peer: Peer, now_s: float) -> bool:
+    """In one direction at least. What it says while the stream is younger may be about the one before, and read late:
+    as after a pause, when all that had come meanwhile is read at once."""
+    return now_s - peer.framed_s > SILENCE_S or (peer.deaf and now_s - peer.joined_s > SILENCE_S)
 
 
 def _silent(peer: Peer, now_s: float) -> bool:

@@ -5,10 +5,11 @@ import socket
 from pathlib import Path
 
 import pytest
+from pysyncobj.node import Node
 
 from gale.errors import HostError
 from gale.raft.signs import KEY_BYTES, SIZE, Sign, opened, sealed
-from gale.raft.transport import PeerTransport
+from gale.raft.transport import Peer, PeerTransport, _stands_still
 from gale.raft.udp import Datagrams
 from tests.raft.trio import Trio, announce, eventually, free_addresses, passed, trio
 
@@ -76,6 +77,17 @@ async def test_a_stream_that_stands_still_in_one_direction_is_replaced_soon(tmp_
             lambda: all(transport._peers[each].stream not in (old, None) for each, old in stuck.items()), 3.0
         )
         assert leading(cluster) == before
+
+
+@pytest.mark.parametrize(
+    ("deaf", "framed_s", "now_s", "still"),
+    [(False, 19.0, 19.5, False), (False, 19.0, 20.5, True), (True, 10.2, 10.5, False), (True, 19.0, 19.5, True)],
+)
+def test_who_hears_nothing_by_a_stream_that_has_just_begun_means_the_one_before(
+    deaf: bool, framed_s: float, now_s: float, still: bool
+) -> None:
+    peer = Peer(Node("10.0.0.1:9090"), joined_s=10.0, framed_s=framed_s, deaf=deaf)
+    assert _stands_still(peer, now_s) is still
 
 
 async def test_signs_alone_keep_no_leader_that_no_stream_reaches(tmp_path: Path) -> None:
