@@ -23,7 +23,7 @@
 #define QUIET_OPENING (60 * JIFFIES_PER_S)       /* SYN/ACKs are up to 32 s apart */
 #define QUIET_ESTABLISHED (7440 * JIFFIES_PER_S) /* two hours and four minutes, RFC 5382 REQ-5 */
 #define QUIET_PRESSED (3 * JIFFIES_PER_S)        /* of an opening flow, when there is no other port to be had */
-#define QUIET_AT_WORK (10 * JIFFIES_PER_S)       /* of an established flow, when there is no other room to be had */
+#define QUIET_AT_WORK (60 * JIFFIES_PER_S)       /* of an established flow, when there is no other room to be had */
 #define QUIET_UNANSWERED (30 * JIFFIES_PER_S)    /* UDP */
 #define QUIET_ANSWERED (180 * JIFFIES_PER_S)
 

@@ -27,6 +27,7 @@ import uvloop
 OPEN_TIMEOUT_S = 3.0
 ANSWER_TIMEOUT_S = 3.0
 OPENED_AT_ONCE = 200
+BIND_ADDRESS_NO_PORT = 24  # IP_BIND_ADDRESS_NO_PORT: an address now, a port when it is known whom it is for
 END_OF_HEADER = b"\r\n\r\n"
 
 
@@ -90,6 +91,7 @@ class Flow(asyncio.Protocol, asyncio.DatagramProtocol):
                     bound = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
                     if source:
                         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                        bound.setsockopt(socket.IPPROTO_IP, BIND_ADDRESS_NO_PORT, 1)
                         bound.bind(source)
                     await loop.sock_connect(bound, (host, port))
                     await loop.create_connection(lambda: self, sock=bound)

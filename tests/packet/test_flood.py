@@ -17,7 +17,7 @@ NODES = {number: f"10.0.1.{number}" for number in range(1, 17)}
 NEW, PORTIONS = 500, 16
 FULL = range(1 << 20, (1 << 20) + 8 * FLOWS)
 """More clients than there are places, so that next to every place is somebody's."""
-AT_WORK_S = 10
+AT_WORK_S = 60
 """An established flow that has been heard of within this time makes room for no other."""
 PRESSED_S = 3
 """An opening flow has its port for so long at least."""

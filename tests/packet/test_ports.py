@@ -32,7 +32,7 @@ HALF_ENDINGS: dict[str, list[tuple[str, str]]] = {
 }
 
 LINGER_S, OPENING_S, ESTABLISHED_S = 0.5, 60, 7440
-UNANSWERED_S, ANSWERED_S, AT_WORK_S = 30, 180, 10
+UNANSWERED_S, ANSWERED_S, AT_WORK_S = 30, 180, 60
 """Quiet that bpf/lifetime.h asks for: of TCP after an end, before the handshake's end and after it; of UDP before an
 answer and after it; of an established flow that makes room."""
 PORT_PROBES = 16
