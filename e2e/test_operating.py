@@ -69,7 +69,9 @@ def test_without_a_quorum_the_last_one_answers_says_so_and_forwards(whole: Lab) 
     assert seen["leader"] is None
     assert [lb["role"] for lb in seen["load_balancers"]] == ["follower", "unreachable", "unreachable"]
     assert {node["phase"] for node in seen["nodes"]} == {"routing"}
-    assert "NO QUORUM" in gale(whole, "lb-0", "ctl", "cluster", "status").stdout
+    told = gale(whole, "lb-0", "ctl", "cluster", "status")
+    assert "NO QUORUM" in told.stdout
+    assert told.returncode == 1
     with whole.traffic(rate=200) as traffic:
         until(lambda: None if sum(t.ok for t in traffic.totals.values()) >= 200 else "more requests", within_s=10)
     assert traffic.final is not None

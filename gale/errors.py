@@ -5,7 +5,8 @@ GaleError
 ├── HostError        this machine lacks something: root, BPF, bcc, an interface, a port    exit code 1
 ├── DataplaneError   the kernel refused a program, a map write or an attachment            exit code 1
 ├── ConsensusError   a proposal ended without an outcome: no quorum, or out of time        exit code 1
-├── RemoteError      another process did not answer, or answered with a refusal            exit code 1
+├── RemoteError      another process answered with a refusal                               exit code 1
+│   └── NoAnswerError   it did not answer: no connection, or not in time                   exit code 3
 └── LabError         the namespace lab cannot do what was asked                            exit code 1
 
 The command line turns any of them into one line on standard error and the exit code above.
@@ -36,6 +37,10 @@ class ConsensusError(GaleError):
 
 class RemoteError(GaleError):
     pass
+
+
+class NoAnswerError(RemoteError):
+    exit_code = 3
 
 
 class LabError(GaleError):

@@ -23,7 +23,7 @@ def status(lab: Lab, name: str) -> dict[str, Any]:
     """`gale-ctl cluster status` as it is asked on a load balancer's own machine; empty while it does not answer."""
     command = [sys.executable, "-P", "-m", "gale.cli.ctl", "cluster", "status", "-o", "json"]
     result = lab.run(name, command)
-    return dict(json.loads(result.stdout)) if result.returncode == 0 else {}
+    return dict(json.loads(result.stdout)) if result.stdout else {}
 
 
 def entry(lab: Lab, asked: str, about: str) -> dict[str, Any]:

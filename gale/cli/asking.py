@@ -1,14 +1,60 @@
-"""What every question of gale-ctl has in common: whom it asks, how long it waits, and how the answer is shown."""
+"""What every question and order of gale-ctl has in common: whom it is put to, how long it waits, how often it is asked.
 
-import json
+A verb is a coroutine that is given an Asking, and its own options, and gives an Answer:
+
+    @node.command("list")
+    @asks
+    async def node_list(asking: Asking) -> Answer: ...
+
+`asks` is for questions, which may be asked again and again; `orders` for what is told once.
+"""
+
+import asyncio
+import functools
 import re
-from collections.abc import Callable
+import sys
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextlib import suppress
+from functools import partial
+from typing import Any
 
 import click
-from rich.console import Console, RenderableType
+import uvloop
+from google.protobuf.message import Message
 
-from gale.cli.ctl_tls import PROOF, proving
 from gale.cli.failing import debug_option, one_line_errors
+from gale.cli.proving import PROOF, proving
+from gale.cli.showing import BAD, Answer, output_option, show, with_options
+from gale.errors import RemoteError
+from gale.rpc.client import OperatorLink, Server, fetch_cluster_status, operator_link
+
+WATCH_S = 2.0
+_COMPLETE_WITHIN_S = 1.0
+
+Part = Mapping[str, Any]
+"""What one load balancer says: its "address", and an "error" if it says nothing else."""
+
+
+class Asking:
+    """The connection of one question, for as many readings as are made. `watched`: there will be more than one.
+    `kept`: what a verb wants to remember from one reading to the next."""
+
+    def __init__(self, link: OperatorLink, timeout_s: float, watched: bool) -> None:
+        self._link = link
+        self.timeout_s = timeout_s
+        self.watched = watched
+        self.kept: Any = None
+
+    async def ask(self, method: str, request: Message) -> Any:
+        """Any call of the management API. Raises RemoteError."""
+        return await self._link.ask(method, request, self.timeout_s)
+
+    async def cluster_status(self, strong: bool = False) -> dict[str, Any]:
+        """Raises RemoteError."""
+        return await self._link.cluster_status(self.timeout_s, strong)
+
+
+Verb = Callable[..., Awaitable[Answer]]
 
 
 def host_and_port(context: click.Context, parameter: click.Parameter, value: str) -> str:
@@ -22,36 +68,91 @@ def is_port(text: str) -> bool:
     return text.isascii() and text.isdecimal() and 1 <= int(text) <= 65_535
 
 
-def asks(command: Callable[..., None], timeout_s: float = 3.0) -> Callable[..., None]:
-    """The options that every question has."""
-    options = (
-        click.option(
-            "--server",
-            default="127.0.0.1:5555",
-            show_default=True,
-            callback=host_and_port,
-            help="HOST:PORT of a load balancer's API.",
-        ),
-        click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True),
-        click.option(
-            "--timeout", type=click.FloatRange(0.1), default=timeout_s, show_default=True, help="Seconds to wait."
-        ),
-        *PROOF,
-        debug_option,
+def _connecting(timeout_s: float) -> Iterable[Callable[..., Any]]:
+    yield click.option(
+        "--server",
+        default="127.0.0.1:5555",
+        show_default=True,
+        callback=host_and_port,
+        help="HOST:PORT of a load balancer's API.",
     )
-    command = one_line_errors("gale-ctl")(proving(command))
-    for option in reversed(options):
-        command = option(command)
-    return command
+    yield click.option(
+        "--timeout", type=click.FloatRange(0.1), default=timeout_s, show_default=True, help="Seconds to wait."
+    )
+    yield from PROOF
 
 
-def show(*shown: RenderableType) -> None:
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=200)
-    for one in shown:
-        console.print(one)
+watch_option = click.option(
+    "--watch",
+    type=click.FloatRange(0.1, 3_600),
+    is_flag=False,
+    flag_value=WATCH_S,
+    metavar="[SECONDS]",
+    help=f"Ask again every {WATCH_S:g} seconds, or every so many, until you stop it.",
+)
 
 
-def show_json(answer: object, indent: int | None = 2) -> None:
-    click.echo(json.dumps(answer, indent=indent))
+def asks(verb: Verb, timeout_s: float = 3.0, watched: bool = True) -> Callable[..., None]:
+    """Give a verb the options that every question has."""
+
+    @functools.wraps(verb)
+    def command(
+        server: Server, output: str, timeout: float, debug: bool, watch: float | None = None, **options: Any
+    ) -> None:
+        def reading(asking: Asking) -> Awaitable[Answer]:
+            return verb(asking, **options)
+
+        try:
+            answer = uvloop.run(_follow(reading, server, output, timeout, watch))
+        except KeyboardInterrupt:
+            if watch is None:
+                raise
+            return
+        if answer.bad:
+            sys.exit(BAD)
+
+    options = (output_option, *([watch_option] if watched else []), *_connecting(timeout_s), debug_option)
+    return with_options(one_line_errors("gale-ctl")(proving(command)), options)
+
+
+orders = partial(asks, watched=False)
+
+
+async def _follow(
+    reading: Callable[[Asking], Awaitable[Answer]], server: Server, output: str, timeout_s: float, watch_s: float | None
+) -> Answer:
+    """The answer; with `watch_s` it never ends, and goes on after what went wrong but the first time."""
+    async with operator_link(server) as link:
+        asking = Asking(link, timeout_s, watch_s is not None)
+        answer = await reading(asking)
+        show(answer, output, asking.watched)
+        while watch_s is not None:
+            await asyncio.sleep(watch_s)
+            try:
+                show(await reading(asking), output, again=True)
+            except RemoteError as error:
+                click.echo(f"gale-ctl: {error}", err=True)
+    return answer
+
+
+def require_one(parts: Iterable[Part]) -> None:
+    """Raise RemoteError when no load balancer gave an answer."""
+    if all(part["error"] for part in parts):
+        raise RemoteError("; ".join(f"{part['address']}: {part['error']}" for part in parts))
+
+
+def unanswered(parts: Iterable[Part]) -> list[str]:
+    """One line for each load balancer that gave no answer."""
+    return [f"{part['address']}: {part['error']}" for part in parts if part["error"]]
+
+
+def known_nodes(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
+    """What a shell may complete: the names of the nodes, as far as a load balancer says them at once."""
+    with suppress(Exception):  # the shell has no place for an error
+        server = context.params.get("server") or "127.0.0.1:5555"
+        status = uvloop.run(fetch_cluster_status(Server(server), _COMPLETE_WITHIN_S))
+        return [name for node in status["nodes"] if (name := node["id"]).startswith(incomplete)]
+    return []
+
+
+node_argument = click.argument("name", metavar="NODE", shell_complete=known_nodes)

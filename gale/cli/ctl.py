@@ -1,14 +1,17 @@
 """gale-ctl: ask the load balancers, and tell them."""
 
 import click
-import uvloop
+from click.shell_completion import get_completion_class
 
 import gale
-from gale.cli.asking import asks, show, show_json
+from gale.cli.asking import Asking, asks, node_argument, orders
 from gale.cli.ctl_dataplane import counters, dataplane, explain
 from gale.cli.ctl_tls import tls
+from gale.cli.showing import Answer
 from gale.cli.tables import load_balancer_table, node_table, summary
-from gale.rpc.client import Server, fetch_cluster_status, set_drain
+from gale.rpc.v1 import api_pb2 as pb
+
+COMPLETED_BY = "_GALE_CTL_COMPLETE"
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -16,7 +19,10 @@ from gale.rpc.client import Server, fetch_cluster_status, set_drain
 def main() -> None:
     """Ask the load balancers how they and the nodes are.
 
-    Any of them answers for the whole cluster, also without a quorum."""
+    Any of them answers for the whole cluster, also without a quorum.
+
+    Exit codes: 0 done, and the answer is good; 1 the answer is bad news, or the order was refused; 2 an option is
+    wrong; 3 nobody answered."""
 
 
 @main.group()
@@ -27,14 +33,14 @@ def cluster() -> None:
 @cluster.command("status")
 @click.option("--strong", is_flag=True, help="As of now: ask through the log, which needs a quorum.")
 @asks
-def cluster_status(server: Server, output: str, timeout: float, debug: bool, strong: bool) -> None:
-    """Who leads, who follows, and how every node stands."""
-    status = uvloop.run(fetch_cluster_status(server, timeout, strong=strong))
-    if output == "json":
-        show_json(status)
-        return
-    show(load_balancer_table(status), node_table(status))
-    click.echo(summary(status))
+async def cluster_status(asking: Asking, strong: bool) -> Answer:
+    """Who leads, who follows, and how every node stands. Ends with code 1 when there is no quorum."""
+    status = await asking.cluster_status(strong)
+    return Answer(
+        status,
+        lambda: (load_balancer_table(status), node_table(status), summary(status)),
+        bad=not status["quorum"],
+    )
 
 
 @main.group()
@@ -44,39 +50,51 @@ def node() -> None:
 
 @node.command("list")
 @asks
-def node_list(server: Server, output: str, timeout: float, debug: bool) -> None:
+async def node_list(asking: Asking) -> Answer:
     """Every node with its phase, its checks at each load balancer, its fails, and what keeps it from serving."""
-    status = uvloop.run(fetch_cluster_status(server, timeout))
-    if output == "json":
-        show_json(status["nodes"])
-    else:
-        show(node_table(status))
+    status = await asking.cluster_status()
+    return Answer(status["nodes"], lambda: [node_table(status)])
 
 
 @node.command("drain")
-@click.argument("name")
-@asks
-def node_drain(server: Server, output: str, timeout: float, debug: bool, name: str) -> None:
+@node_argument
+@orders
+async def node_drain(asking: Asking, name: str) -> Answer:
     """Give the node no new flows; it keeps those it has. The order outlives failures."""
-    order_drain(server, output, timeout, name, on=True)
+    return await order_drain(asking, name, on=True)
 
 
 @node.command("undrain")
-@click.argument("name")
-@asks
-def node_undrain(server: Server, output: str, timeout: float, debug: bool, name: str) -> None:
+@node_argument
+@orders
+async def node_undrain(asking: Asking, name: str) -> Answer:
     """Give the node new flows again."""
-    order_drain(server, output, timeout, name, on=False)
+    return await order_drain(asking, name, on=False)
 
 
-def order_drain(server: Server, output: str, timeout: float, name: str, on: bool) -> None:
-    answer = uvloop.run(set_drain(server, name, on, timeout))
-    if output == "json":
-        show_json({"id": name, "phase": answer.phase, "drained": answer.drained})
-    elif on and answer.phase != "draining":
-        click.echo(f"node {name}: {answer.phase}; it will be drained when it would route")
-    else:
-        click.echo(f"node {name}: {answer.phase}")
+async def order_drain(asking: Asking, name: str, on: bool) -> Answer:
+    answer = await asking.ask("SetDrain", pb.SetDrainRequest(node=name, on=on))
+    later = "; it will be drained when it would route" if on and answer.phase != "draining" else ""
+    return Answer(
+        {"id": name, "phase": answer.phase, "drained": answer.drained},
+        lambda: [f"node {name}: {answer.phase}{later}"],
+    )
+
+
+@main.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    """Print what makes a shell complete commands, options and the names of nodes.
+
+    \b
+    bash  eval "$(gale-ctl completion bash)"      in ~/.bashrc
+    zsh   eval "$(gale-ctl completion zsh)"       in ~/.zshrc
+    fish  gale-ctl completion fish | source       in ~/.config/fish/config.fish
+    """
+    kind = get_completion_class(shell)
+    if kind is None:
+        raise click.UsageError(f"{shell} is not known to this version of click")
+    click.echo(kind(main, {}, "gale-ctl", COMPLETED_BY).source())
 
 
 for command in (explain, counters, dataplane, tls):
@@ -84,4 +102,4 @@ for command in (explain, counters, dataplane, tls):
 
 
 if __name__ == "__main__":
-    main()
+    main(prog_name="gale-ctl", complete_var=COMPLETED_BY)

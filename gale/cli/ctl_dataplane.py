@@ -2,20 +2,17 @@
 
 import asyncio
 import ipaddress
-import sys
-from collections.abc import AsyncIterator
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
 import click
-import uvloop
 
-from gale.cli.asking import asks, is_port, show, show_json
+from gale.cli.asking import Asking, asks, is_port, require_one, unanswered
 from gale.cli.rates import with_rates
+from gale.cli.showing import Answer
 from gale.cli.tables import explanation_table, traffic_table, verdict_table
-from gale.errors import RemoteError
 from gale.rpc.answers import counters_plain, explanations_plain, verifications_plain
-from gale.rpc.client import Server, ask, operator_link
 from gale.rpc.v1 import api_pb2 as pb
 
 Endpoint = tuple[str, int]
@@ -40,15 +37,7 @@ def endpoint(context: click.Context, parameter: click.Parameter, value: str) -> 
 @click.argument("destination", metavar="DST:PORT", callback=endpoint)
 @click.option("--protocol", type=click.Choice(["tcp", "udp"]), default="tcp", show_default=True)
 @partial(asks, timeout_s=35.0)
-def explain(
-    server: Server,
-    output: str,
-    timeout: float,
-    debug: bool,
-    source: Endpoint,
-    destination: Endpoint,
-    protocol: str,
-) -> None:
+async def explain(asking: Asking, source: Endpoint, destination: Endpoint, protocol: str) -> Answer:
     """What every load balancer would do with such a packet, if it arrived there.
 
     The program itself runs over the maps as they are, and leaves no trace. It is asked for a packet in the middle of a
@@ -64,13 +53,10 @@ def explain(
         destination_port=destination[1],
         protocol=protocol,
     )
-    answer = uvloop.run(ask(server, "Explain", request, timeout))
+    answer = await asking.ask("Explain", request)
     parts = explanations_plain(answer.load_balancers)
     require_one(parts)
-    if output == "json":
-        show_json({"load_balancers": parts})
-    else:
-        show(*(explanation_table(part) for part in parts))
+    return Answer({"load_balancers": parts}, lambda: [explanation_table(part) for part in parts])
 
 
 @click.command()
@@ -81,54 +67,34 @@ def explain(
     show_default=True,
     help="Seconds between two readings, from which the rates follow; 0: one reading, without rates.",
 )
-@click.option("--watch", is_flag=True, help="Read again and again, until you stop it.")
 @asks
-def counters(server: Server, output: str, timeout: float, debug: bool, interval: float, watch: bool) -> None:
+async def counters(asking: Asking, interval: float) -> Answer:
     """Packets per verdict, and packets, bytes and new flows per service and node, of every load balancer.
 
     bpf/README.md says what each verdict means. What nodes answer directly (l2, l3) passes no load balancer and is not
-    counted."""
-
-    async def follow() -> None:
-        async for parts in readings(server, timeout, interval, watch):
-            require_one(parts)
-            tell(parts, output, watch)
-
-    try:
-        uvloop.run(follow())
-    except KeyboardInterrupt:
-        if not watch:
-            raise
-
-
-async def readings(server: Server, timeout_s: float, interval_s: float, watch: bool) -> AsyncIterator[Parts]:
-    """One reading with its rates; `watch`: one after another, the first at once and without."""
-    async with operator_link(server) as link:
-
-        async def read() -> Parts:
-            answer = await link.ask("GetCounters", pb.GetCountersRequest(), timeout_s)
-            return counters_plain(answer.load_balancers)
-
-        before: Parts = []
-        now = await read()
-        while watch or (interval_s and not before):
-            if watch:
-                yield with_rates(before, now)
-            await asyncio.sleep(interval_s or 1.0)
-            before, now = now, await read()
-        yield with_rates(before, now)
+    counted. With --watch the rates are those since the reading before, and the first has none."""
+    if interval and not asking.watched:
+        asking.kept = await read_counters(asking)
+        await asyncio.sleep(interval)
+    before, asking.kept = asking.kept or [], await read_counters(asking)
+    parts = with_rates(before, asking.kept)
+    return Answer(
+        {"load_balancers": parts},
+        lambda: (
+            verdict_table(parts),
+            traffic_table("service", parts),
+            traffic_table("node", parts),
+            *unanswered(parts),
+        ),
+    )
 
 
-def tell(parts: Parts, output: str, watch: bool) -> None:
-    if output == "json":
-        show_json({"load_balancers": parts}, indent=None if watch else 2)
-        return
-    if watch:
-        click.clear()
-    show(verdict_table(parts), traffic_table("service", parts), traffic_table("node", parts))
-    for part in parts:
-        if part["error"]:
-            click.echo(f"{part['address']}: {part['error']}")
+async def read_counters(asking: Asking) -> Parts:
+    """Raises RemoteError when there are none."""
+    answer = await asking.ask("GetCounters", pb.GetCountersRequest())
+    parts = counters_plain(answer.load_balancers)
+    require_one(parts)
+    return parts
 
 
 @click.group()
@@ -138,24 +104,18 @@ def dataplane() -> None:
 
 @dataplane.command("verify")
 @asks
-def verify(server: Server, output: str, timeout: float, debug: bool) -> None:
+async def verify(asking: Asking) -> Answer:
     """Compare what every load balancer's kernel holds with what was written there, and mend it.
 
     Ends with code 1 when something differed, or when a load balancer did not answer."""
-    answer = uvloop.run(ask(server, "VerifyDataplane", pb.VerifyDataplaneRequest(), timeout))
+    answer = await asking.ask("VerifyDataplane", pb.VerifyDataplaneRequest())
     parts = verifications_plain(answer.load_balancers)
-    if output == "json":
-        show_json({"load_balancers": parts})
-    else:
+
+    def lines() -> Iterator[str]:
         for part in parts:
             told = [f"mended: {difference}" for difference in part["differences"]]
             for line in told or [part["error"] or "as it should be"]:
-                click.echo(f"{part['address']}: {line}")
-    if any(part["differences"] or part["error"] for part in parts):
-        sys.exit(1)
+                yield f"{part['address']}: {line}"
 
-
-def require_one(parts: Parts) -> None:
-    """Raise RemoteError when no load balancer gave an answer."""
-    if all(part["error"] for part in parts):
-        raise RemoteError("; ".join(f"{part['address']}: {part['error']}" for part in parts))
+    bad = any(part["differences"] or part["error"] for part in parts)
+    return Answer({"load_balancers": parts}, lines, bad)

@@ -1,7 +1,5 @@
-"""gale-ctl and certificates: making them, and proving with one who asks."""
+"""gale-ctl and certificates: making them, and looking at them."""
 
-import functools
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -10,40 +8,12 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from gale.cli.failing import debug_option, one_line_errors
+from gale.cli.showing import Answer, tells
 from gale.errors import ConfigError, HostError
 from gale.pki import CA_DAYS, DAYS, Pair, issue, make_ca, write
-from gale.rpc.client import Server
-from gale.tls import Credentials, Identity, Role, identity
+from gale.tls import Identity, Role, identity
 
 DIRECTORY = Path("/etc/gale/tls")
-
-
-def _file(name: str, variable: str, words: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    return click.option(name, type=click.Path(path_type=Path), envvar=variable, show_envvar=True, help=words)
-
-
-# The options that every question and every order has.
-PROOF = (
-    _file("--ca", "GALE_CA", "The authority that load balancers are to prove themselves by."),
-    _file("--cert", "GALE_CERT", "Your certificate."),
-    _file("--key", "GALE_KEY", "Its key."),
-)
-
-
-def proving(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the Server that its options --server, --ca, --cert and --key make together."""
-
-    @functools.wraps(command)
-    def with_server(*, server: str, ca: Path | None, cert: Path | None, key: Path | None, **options: object) -> None:
-        if ca and cert and key:
-            credentials = Credentials(ca, cert, key)
-        elif ca or cert or key:
-            raise ConfigError("--ca, --cert and --key (or GALE_CA, GALE_CERT and GALE_KEY) go together: give all three")
-        else:
-            credentials = None
-        command(server=Server(server, credentials), **options)
-
-    return with_server
 
 
 @click.group()
@@ -115,12 +85,17 @@ def issue_(role: str, name: str, hostname: tuple[str, ...], days: int, directory
 
 @tls.command("show")
 @click.argument("file", type=click.Path(path_type=Path))
-@debug_option
-@one_line_errors("gale-ctl")
-def show(file: Path, debug: bool) -> None:
-    """Whom a certificate names, and until when."""
+@tells
+def show(file: Path) -> Answer:
+    """Whom a certificate names, and until when. Ends with code 1 when that is over."""
     who, until = _show(file)
-    click.echo(f"{who or 'an authority'}, valid until {until:%Y-%m-%d %H:%M} UTC")
+    plain = {
+        "role": who.role.value if who else "authority",
+        "name": who.name if who else None,
+        "valid_until": until.isoformat(timespec="seconds"),
+    }
+    told = f"{who or 'an authority'}, valid until {until:%Y-%m-%d %H:%M} UTC"
+    return Answer(plain, lambda: [told], bad=until < datetime.now(UTC))
 
 
 def _show(file: Path) -> tuple[Identity | None, datetime]:

@@ -1,6 +1,7 @@
 """How every gale program fails: one line on standard error and an exit code; a traceback with --debug only."""
 
 import functools
+import os
 import sys
 from collections.abc import Callable
 from typing import ParamSpec
@@ -29,6 +30,9 @@ def one_line_errors(program: str) -> Callable[[Callable[P, None]], Callable[P, N
                 sys.exit(error.exit_code)
             except (click.ClickException, click.Abort, click.exceptions.Exit):
                 raise
+            except BrokenPipeError:  # whoever read the output has had enough
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                sys.exit(1)
             except Exception as error:
                 if kwargs.get("debug"):
                     raise

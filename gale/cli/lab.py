@@ -1,10 +1,8 @@
 """gale-lab: a gale cluster in network namespaces of this machine, for trying, testing and measuring."""
 
-import functools
 import json
 import os
 import signal
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -57,24 +55,10 @@ def command(name: str | None = None, **settings: Any) -> Callable[[Callable[...,
     """A command of gale-lab: it is given the lab, and its errors are one line."""
 
     def decorate(function: Callable[..., None]) -> click.Command:
-        guarded = one_line_errors("gale-lab")(end_quietly_without_reader(function))
+        guarded = one_line_errors("gale-lab")(function)
         return main.command(name, **settings)(debug_option(click.pass_obj(guarded)))
 
     return decorate
-
-
-def end_quietly_without_reader(function: Callable[..., None]) -> Callable[..., None]:
-    """Nobody reads our output any more (`| head`, a terminal that is gone): that is no error to report."""
-
-    @functools.wraps(function)
-    def guarded(*args: Any, **kwargs: Any) -> None:
-        try:
-            function(*args, **kwargs)
-        except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            sys.exit(1)
-
-    return guarded
 
 
 interface_option = click.option(

@@ -13,7 +13,7 @@ import grpc
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
 
-from gale.errors import RemoteError
+from gale.errors import NoAnswerError, RemoteError
 from gale.rpc.v1 import api_pb2, api_pb2_grpc, node_pb2, node_pb2_grpc
 from gale.tls import Credentials
 
@@ -142,9 +142,9 @@ def _channel(server: Server) -> grpc.aio.Channel:
 def _as_remote_error(server: Server, error: grpc.aio.AioRpcError) -> RemoteError:
     match error.code():
         case grpc.StatusCode.UNAVAILABLE:
-            return RemoteError(f"{server}: {_why_unavailable(error.details() or '')}")
+            return NoAnswerError(f"{server}: {_why_unavailable(error.details() or '')}")
         case grpc.StatusCode.DEADLINE_EXCEEDED:
-            return RemoteError(f"{server}: no answer in time")
+            return NoAnswerError(f"{server}: no answer in time")
         case grpc.StatusCode.UNIMPLEMENTED:
             return RemoteError(f"{server}: it does not know the question: is that the api_port, and of our version?")
         case grpc.StatusCode.INVALID_ARGUMENT | grpc.StatusCode.PERMISSION_DENIED | grpc.StatusCode.RESOURCE_EXHAUSTED:

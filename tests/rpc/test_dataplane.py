@@ -267,7 +267,7 @@ async def test_gale_ctl_counts_with_rates(box: Box) -> None:
 
 
 async def test_gale_ctl_watches_until_it_is_stopped(box: Box) -> None:
-    command = [sys.executable, "-m", "gale.cli.ctl", "counters", "--watch", "--interval", "0.1", "-o", "json"]
+    command = [sys.executable, "-m", "gale.cli.ctl", "counters", "--watch", "0.1", "-o", "json"]
     program = await asyncio.create_subprocess_exec(
         *command, "--server", str(box.api), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
     )
