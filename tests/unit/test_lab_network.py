@@ -150,8 +150,9 @@ def test_a_virtual_address_is_reached_through_its_load_balancer_and_through_anot
 def test_what_load_balancers_of_a_lab_pinned_is_removed_with_it_and_nothing_else(
     topology: Topology, tmp_path: Path
 ) -> None:
-    number = netns.path(topology.lbs[0].namespace).stat().st_ino
-    for name in (f"public-{number}", f"a-b-{number}", f"public-{number + 1}", "public", f"{number}"):
+    numbers = [netns.path(namespace).stat().st_ino for namespace in topology.namespaces]
+    number, foreign = netns.path(topology.lbs[0].namespace).stat().st_ino, max(numbers) + 1
+    for name in (f"public-{number}", f"a-b-{number}", f"public-{foreign}", "public", f"{number}"):
         (tmp_path / name).mkdir()
     found = pins.folders(topology.namespaces, tmp_path)
     assert {folder.name for folder in found} == {f"public-{number}", f"a-b-{number}"}
