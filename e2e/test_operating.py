@@ -46,7 +46,7 @@ def test_any_load_balancer_answers_for_the_cluster(whole: Lab) -> None:
             assert (lb["role"] == "leader") == (lb["address"] == status["leader"])
         for node in status["nodes"]:
             keys = {"id", "address", "phase", "checks", "fails", "banned_until", "weight", "drained", "reason"}
-            assert set(node) == keys
+            assert set(node) == keys | {"address6", "services", "since"}
             assert set(node["checks"]) == {lb["address"] for lb in status["load_balancers"]}
 
 
@@ -55,6 +55,25 @@ def test_tables_for_people(whole: Lab) -> None:
     nodes = gale(whole, "lb-0", "ctl", "node", "list").stdout
     assert "3 of 3 nodes route" in status
     assert all(f"node-{i}" in nodes and f"10.77.2.{100 + i}" in nodes for i in range(3))
+
+
+def test_services_nodes_and_configurations_are_shown(whole: Lab) -> None:
+    service = gale(whole, "lb-0", "ctl", "service", "show", "default").stdout
+    assert "3 of 3 route" in service
+    for lb in whole.topology.lbs:
+        assert f"{lb.address('public')}:8080/tcp" in service
+    node = gale(whole, "lb-1", "ctl", "node", "show", "node-1").stdout
+    reached = [line for line in node.splitlines() if "directly at" in line]
+    assert len(reached) == 3
+    assert all("10.77.2.101 directly" in line and "out of private" in line for line in reached)
+    told = gale(whole, "lb-2", "ctl", "config", "diff")
+    assert told.returncode == 0
+    assert "state.directory" in told.stdout  # of each its own, on one machine
+    assert "must agree" not in told.stdout
+    shown = gale(whole, "lb-0", "ctl", "config", "show", "-o", "json").stdout
+    assert {part["own"]["private_interface.net_interface_private"] for part in json.loads(shown)["load_balancers"]} == {
+        "private"
+    }
 
 
 def test_without_a_quorum_the_last_one_answers_says_so_and_forwards(whole: Lab) -> None:

@@ -36,6 +36,7 @@ from gale.ports import (
     Explanation,
     LocalStatus,
     Question,
+    Reached,
     Standing,
 )
 
@@ -146,6 +147,10 @@ class Controller:
         for difference in differences:
             log.warning("the kernel held something else than was written: mended", difference=difference)
         return differences
+
+    def reached(self, node: str) -> Sequence[Reached]:
+        known = self.state.nodes.get(node)
+        return self._dataplane.reached(known.number) if known else ()
 
     async def drain(self, node: str, on: bool) -> Outcome:
         outcome = await self._consensus.propose(Drain(self._clock.wall_ms(), node, on))

@@ -18,7 +18,7 @@ import structlog
 
 import gale
 from gale.clock import SystemClock
-from gale.config import LbConfig
+from gale.config import EffectiveConfig, LbConfig
 from gale.controller import Controller
 from gale.core.commands import Announce
 from gale.core.hello import Hello
@@ -31,6 +31,7 @@ from gale.dataplane.settings import DataplaneSettings, Listener
 from gale.dataplane.takeover import remove as take_off
 from gale.errors import ConfigError, HostError
 from gale.log import Refusals
+from gale.machine import machine
 from gale.raft.consensus import RaftConsensus
 from gale.raft.disk import Disk
 from gale.raft.tcp import TcpStreams
@@ -101,7 +102,8 @@ async def run(config: LbConfig) -> None:
             add_NodeServiceServicer_to_server(
                 NodeService(address, controller, dataplane.listeners, [ip, *filter(None, [ip6])]), nodes
             )
-            management = ManagementService(controller, config.quorum, config.api_port, own)
+            in_force = what_is_in_force(config, settings.listeners)
+            management = ManagementService(controller, config.quorum, config.api_port, own, lambda: in_force)
             add_ManagementServiceServicer_to_server(management, api)
             for server in (nodes, api):
                 await server.start()
@@ -116,6 +118,16 @@ async def run(config: LbConfig) -> None:
             log.info("gale-lb is up", version=gale.__version__, address=address, config_hash=config.shared.hash)
             await until_told_to_stop(controller)
     log.info("gale-lb stops; its programs stay attached and go on forwarding (gale-lb --detach removes them)")
+
+
+def what_is_in_force(config: LbConfig, listeners: Iterable[Listener]) -> EffectiveConfig:
+    """What is in force here, for those who ask."""
+    serves: dict[str, tuple[str, ...]] = {}
+    for each in listeners:
+        address = f"[{each.address}]" if ":" in each.address else each.address
+        serves[each.service] = (*serves.get(each.service, ()), f"{address}:{each.port}/{each.protocol}")
+    shared = config.shared
+    return EffectiveConfig(dict(shared.canonical()), shared.hash, config.own, config.warnings, serves, machine())
 
 
 def raise_open_files() -> int:

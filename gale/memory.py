@@ -13,7 +13,7 @@ from gale.core.plan import SetSlots, Write, after
 from gale.core.state import ClusterState
 from gale.core.view import View
 from gale.errors import ConsensusError, DataplaneError
-from gale.ports import ConsensusStatus, Counters, Explanation, Question
+from gale.ports import ConsensusStatus, Counters, Explanation, Question, Reached
 
 
 class MemoryDataplane:
@@ -67,6 +67,10 @@ class MemoryDataplane:
     def verify(self) -> tuple[str, ...]:
         found, self.differences = self.differences, ()
         return found
+
+    def reached(self, number: int) -> tuple[Reached, ...]:
+        known = self.view.nodes.get(number)
+        return (Reached(known.address, interface="memory", mtu=1500),) if known else ()
 
     def farewell(self, number: int) -> None:
         self.farewells.append(number)

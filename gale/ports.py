@@ -191,6 +191,20 @@ class Explanation:
     headers: tuple[Header, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Reached:
+    """How a load balancer reaches an address of a node. `trouble`: why it does not, empty when it does. `router`: the
+    next hop, when that is not the node itself."""
+
+    address: str
+    trouble: str = ""
+    interface: str = ""
+    mac: str = ""
+    router: str = ""
+    vlan: int = 0
+    mtu: int = 0
+
+
 class Operator(Protocol):
     """What operators may ask, and order. `address`: of this load balancer, a quorum entry."""
 
@@ -215,6 +229,10 @@ class Operator(Protocol):
 
     def verify(self) -> Sequence[str]:
         """Compare what the kernel holds with what was written, and mend it. Raises DataplaneError."""
+        ...
+
+    def reached(self, node: str) -> Sequence[Reached]:
+        """How this load balancer reaches each address of a node, as long as its maps hold it."""
         ...
 
     async def barrier(self) -> None:
@@ -262,6 +280,10 @@ class Dataplane(Protocol):
 
     def verify(self) -> Sequence[str]:
         """Compare what the kernel holds with what was written, and mend it: one line for each difference."""
+        ...
+
+    def reached(self, number: int) -> Sequence[Reached]:
+        """How each address of a node is reached; empty when there is no such node."""
         ...
 
     def farewell(self, number: int) -> None:

@@ -5,7 +5,9 @@ from click.shell_completion import get_completion_class
 
 import gale
 from gale.cli.asking import Asking, asks, node_argument, orders
+from gale.cli.ctl_config import config
 from gale.cli.ctl_dataplane import counters, dataplane, explain
+from gale.cli.ctl_show import node_show, service
 from gale.cli.ctl_tls import tls
 from gale.cli.showing import Answer
 from gale.cli.tables import load_balancer_table, node_table, summary
@@ -97,8 +99,9 @@ def completion(shell: str) -> None:
     click.echo(kind(main, {}, "gale-ctl", COMPLETED_BY).source())
 
 
-for command in (explain, counters, dataplane, tls):
+for command in (explain, counters, dataplane, tls, service, config):
     main.add_command(command)
+node.add_command(node_show)
 
 
 if __name__ == "__main__":

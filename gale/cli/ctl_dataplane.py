@@ -12,7 +12,8 @@ from gale.cli.asking import Asking, asks, is_port, require_one, unanswered
 from gale.cli.rates import with_rates
 from gale.cli.showing import Answer
 from gale.cli.tables import explanation_table, traffic_table, verdict_table
-from gale.rpc.answers import counters_plain, explanations_plain, verifications_plain
+from gale.rpc.answers import explanations_plain
+from gale.rpc.plain import parts_plain
 from gale.rpc.v1 import api_pb2 as pb
 
 Endpoint = tuple[str, int]
@@ -92,7 +93,7 @@ async def counters(asking: Asking, interval: float) -> Answer:
 async def read_counters(asking: Asking) -> Parts:
     """Raises RemoteError when there are none."""
     answer = await asking.ask("GetCounters", pb.GetCountersRequest())
-    parts = counters_plain(answer.load_balancers)
+    parts = parts_plain(answer)
     require_one(parts)
     return parts
 
@@ -109,7 +110,7 @@ async def verify(asking: Asking) -> Answer:
 
     Ends with code 1 when something differed, or when a load balancer did not answer."""
     answer = await asking.ask("VerifyDataplane", pb.VerifyDataplaneRequest())
-    parts = verifications_plain(answer.load_balancers)
+    parts = parts_plain(answer)
 
     def lines() -> Iterator[str]:
         for part in parts:

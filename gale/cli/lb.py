@@ -7,11 +7,11 @@ import click
 import uvloop
 
 import gale
+from gale.cli.checking import checked
 from gale.cli.failing import debug_option, one_line_errors
 from gale.config import load_lb
 from gale.errors import HostError
 from gale.log import configure
-from gale.tls import Role, credentials
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -23,9 +23,8 @@ from gale.tls import Role, credentials
 @one_line_errors("gale-lb")
 def main(config: Path, check: bool, detach: bool, debug: bool) -> None:
     """Forward clients' traffic to the nodes, as agreed with the other load balancers."""
-    settings = load_lb(config)
+    settings = checked(config) if check else load_lb(config)
     if check:
-        credentials(settings.tls, Role.LOAD_BALANCER, settings.load_balancers)
         click.echo(f"{config}: right; hash of what all load balancers must share: {settings.shared.hash}")
         for warning in settings.warnings:
             click.echo(f"{config}: warning: {warning}", err=True)

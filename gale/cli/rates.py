@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 Part = Mapping[str, Any]
-"""One load balancer's reading, as gale.rpc.answers.counters_plain gives it."""
+"""One load balancer's reading, as gale.rpc.plain.parts_plain gives it."""
 
 PACKETS = "packets"
 KINDS = ("verdicts", "services", "nodes")

@@ -51,7 +51,7 @@ def node_table(status: dict[str, Any]) -> Table:
         table.add_row(
             node["id"],
             node["address"],
-            f"[{PHASE_STYLES.get(phase, '')}]{phase}{_remark(node, status)}[/]",
+            in_colour(phase, _remark(node, status)),
             str(node["weight"]),
             checks,
             str(node["fails"]),
@@ -59,6 +59,10 @@ def node_table(status: dict[str, Any]) -> Table:
             escape(node["reason"]),
         )
     return table
+
+
+def in_colour(phase: str, remark: str = "") -> str:
+    return f"[{PHASE_STYLES.get(phase, '')}]{phase}{remark}[/]"
 
 
 def verdict_table(parts: Sequence[Mapping[str, Any]]) -> Table:

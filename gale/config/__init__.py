@@ -7,8 +7,9 @@ core: nobody downstream sees a dictionary, a duration as text, or a missing valu
 Every refusal is a ConfigError of one line: file, key, value, rule.
 """
 
+from gale.config.effective import EffectiveConfig
 from gale.config.lb import LbConfig, load_lb
 from gale.config.node import NodeConfig, load_node
 from gale.config.reading import TlsFiles
 
-__all__ = ["LbConfig", "NodeConfig", "TlsFiles", "load_lb", "load_node"]
+__all__ = ["EffectiveConfig", "LbConfig", "NodeConfig", "TlsFiles", "load_lb", "load_node"]

@@ -1,12 +1,13 @@
 """lb.toml."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import msgspec
 
+from gale.config.effective import own_keys
 from gale.config.reading import Address, Duration, Interface, Port, ServiceAddress, Table, TlsFiles, read, refuse_unless
 from gale.config.services import DEFAULT_SERVICE, OWN, Place, ServiceEntry, services
 from gale.core.shared import HealthPolicy, SharedConfig
@@ -68,7 +69,8 @@ class LbFile(Table, frozen=True):
 @dataclass(frozen=True, slots=True)
 class LbConfig:
     """Everything gale-lb is told. `quorum`: the "IP:PORT" of every load balancer, this one included. The two interfaces
-    may be one. `flows`: how many are known at a time (l4), a power of two."""
+    may be one. `flows`: how many are known at a time (l4), a power of two. `own`: what may differ between load
+    balancers, to be shown."""
 
     private_interface: str
     public_interface: str
@@ -80,6 +82,7 @@ class LbConfig:
     shared: SharedConfig
     state_directory: Path
     warnings: tuple[str, ...]
+    own: Mapping[str, str]
     tls: TlsFiles | None = None
 
     @property
@@ -140,6 +143,7 @@ def load_lb(path: Path) -> LbConfig:
         shared=SharedConfig(policy, services(path, _entries(file), _taken(file, quorum))),
         state_directory=Path(file.state.directory),
         warnings=tuple(_warnings(file)),
+        own={**own_keys(file), "load_balancer_quorum.addresses": ", ".join(quorum)},
         tls=file.tls,
     )
 

@@ -21,13 +21,13 @@ from gale.dataplane.explain import explain, explainers
 from gale.dataplane.farewell import Destination, Farewell
 from gale.dataplane.hop import LINKS, NO_HOP, NO_LINK, Hop
 from gale.dataplane.links import Places, interface_index
-from gale.dataplane.neighbours import Way
+from gale.dataplane.neighbours import Way, told
 from gale.dataplane.program import Program
 from gale.dataplane.reach import Reach
 from gale.dataplane.settings import DataplaneSettings, Listener
 from gale.dataplane.takeover import Start
 from gale.errors import DataplaneError
-from gale.ports import Counters, Explanation, Question
+from gale.ports import Counters, Explanation, Question, Reached
 
 log = structlog.get_logger()
 
@@ -149,6 +149,11 @@ class BpfDataplane:
     def ways(self, number: int) -> tuple[Way, ...]:
         """To a node: by IPv4, and by IPv6 if it has such an address."""
         return self._reach.ways(number)
+
+    def reached(self, number: int) -> tuple[Reached, ...]:
+        """How each address of a node is reached; empty when there is no such node."""
+        ways = zip(self._reach.addresses(number), self._reach.ways(number), strict=True)
+        return tuple(told(address, way) for address, way in ways)
 
     @property
     def unreachable(self) -> tuple[int, ...]:

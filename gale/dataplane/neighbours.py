@@ -29,6 +29,7 @@ from gale.dataplane.rtnetlink import (
     number,
 )
 from gale.errors import DataplaneError
+from gale.ports import Reached
 
 # linux/rtnetlink.h
 _RTM_GETROUTE, _RTM_NEWNEIGH, _RTM_DELNEIGH, _RTM_GETNEIGH = 26, 28, 29, 30
@@ -92,6 +93,21 @@ class Way:
         at = self.mac.hex(":") if self.mac else "an unknown MAC address"
         vlan = f", VLAN {self.vlan}" if self.vlan else ""
         return f"{through} at {at}, out of {self.interface}{vlan}, MTU {self.mtu}"
+
+
+def told(address: str, way: Way) -> Reached:
+    """The way to an address, in words."""
+    if way.trouble:
+        return Reached(address, way.trouble)
+    return Reached(
+        address,
+        "" if way.mac else "an unknown MAC address",
+        way.interface,
+        way.mac.hex(":") if way.mac else "",
+        "" if way.on_link else str(ip_address(way.neighbour[1])),
+        way.vlan,
+        way.mtu,
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -105,9 +105,13 @@ class Reach:
         """An interface; None if it is gone."""
         return self._resolver.link(index)
 
+    def addresses(self, number: int) -> tuple[str, ...]:
+        """Of a node: those it has."""
+        return tuple(address for address in self._nodes.get(number, ()) if address)
+
     def ways(self, number: int) -> tuple[Way, ...]:
         """To a node's addresses."""
-        return tuple(self._ways[address] for address in self._nodes.get(number, ()) if address)
+        return tuple(self._ways[address] for address in self.addresses(number))
 
     @property
     def closed(self) -> Mapping[int, str]:

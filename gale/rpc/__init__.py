@@ -3,8 +3,10 @@
 codec.py         commands of the log, as bytes and back; likewise snapshot_codec.py states, raft_codec.py messages
 log_codec.py     these three as one object, for gale.raft
 node_service.py  what nodes call       (proto/gale/v1/node.proto)
-api_service.py   what gale-ctl calls   (proto/gale/v1/api.proto)
+api_service.py   what gale-ctl calls   (proto/gale/v1/api.proto); questions.py is the larger part of the questions,
+                 everywhere.py puts them to the other load balancers, shares.py tells of services
 answers.py       what the data plane counts and explains, as messages
+plain.py         messages as plain values
 status.py        the cluster's status, composed of a state and what each load balancer says of itself
 server.py        listening            client.py  calling
 auth.py          who may call what    limits.py  how much of it    arrivals.py  who never came to a call

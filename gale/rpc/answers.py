@@ -1,8 +1,4 @@
-"""What a load balancer's data plane counts and explains, as messages of proto/gale/v1/api.proto, and as plain values.
-
-The plain values are what `gale-ctl -o json` prints; numbers stay numbers there, which protobuf's own JSON would write
-as text.
-"""
+"""What a load balancer's data plane counts and explains, as messages of proto/gale/v1/api.proto."""
 
 import ipaddress
 from collections.abc import Iterable
@@ -11,6 +7,7 @@ from typing import Any
 
 from gale.core.state import ClusterState
 from gale.ports import Counters, Explanation, Question, Traffic
+from gale.rpc.plain import plain
 from gale.rpc.steps import in_steps
 from gale.rpc.v1 import api_pb2 as pb
 
@@ -21,32 +18,14 @@ async def counters_to(address: str, time_ms: int, counters: Counters, state: Clu
     names = {node.number: name for name, node in state.nodes.items()}
     message = pb.Counters(address=address, time_ms=time_ms, verdicts=counters.verdicts)
     for service, traffic in counters.services.items():
-        message.services[service].CopyFrom(_traffic_to(traffic))
+        message.services[service].CopyFrom(traffic_to(traffic))
     async for number, traffic in in_steps(counters.nodes.items()):
-        message.nodes[names.get(number, f"#{number}")].CopyFrom(_traffic_to(traffic))
+        message.nodes[names.get(number, f"#{number}")].CopyFrom(traffic_to(traffic))
     return message
 
 
-def _traffic_to(traffic: Traffic) -> pb.Traffic:
+def traffic_to(traffic: Traffic) -> pb.Traffic:
     return pb.Traffic(**{name: getattr(traffic, name) for name in TRAFFIC})
-
-
-def counters_plain(messages: Iterable[pb.Counters]) -> list[dict[str, Any]]:
-    return [
-        {
-            "address": message.address,
-            "error": message.error,
-            "time_ms": message.time_ms,
-            "verdicts": dict(sorted(message.verdicts.items())),
-            "services": {name: _traffic_plain(traffic) for name, traffic in sorted(message.services.items())},
-            "nodes": {name: _traffic_plain(traffic) for name, traffic in sorted(message.nodes.items())},
-        }
-        for message in messages
-    ]
-
-
-def _traffic_plain(message: pb.Traffic) -> dict[str, int]:
-    return {name: getattr(message, name) for name in TRAFFIC}
 
 
 def question_from(request: pb.ExplainRequest) -> Question:
@@ -96,22 +75,7 @@ def explanations_plain(messages: Iterable[pb.Explanation]) -> list[dict[str, Any
 
 
 def _explanation_plain(message: pb.Explanation) -> dict[str, Any]:
-    flow = message.flow
-    told = {"source_port": flow.source_port, "state": flow.state, "quiet_s": flow.quiet_s}
-    names = ("verdict", "action", "meaning", "side", "mode", "service", "node", "node_address", "interface")
-    return {
-        "address": message.address,
-        "error": message.error,
-        "opening": message.opening,
-        **{name: getattr(message, name) for name in names},
-        "slot": message.slot if message.HasField("slot") else None,
-        "flow": told if message.HasField("flow") else None,
-        "headers": [
-            {"name": header.name, "fields": {field.name: field.value for field in header.fields}}
-            for header in message.headers
-        ],
-    }
-
-
-def verifications_plain(messages: Iterable[pb.Verification]) -> list[dict[str, Any]]:
-    return [{"address": m.address, "error": m.error, "differences": list(m.differences)} for m in messages]
+    told = plain(message)
+    for header in told["headers"]:
+        header["fields"] = {field["name"]: field["value"] for field in header["fields"]}
+    return told

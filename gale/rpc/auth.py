@@ -30,6 +30,9 @@ ALLOWED: Mapping[str, frozenset[Role]] = {
     "/gale.v1.ManagementService/GetClusterStatus": EVERYBODY,
     "/gale.v1.ManagementService/GetLocalStatus": EVERYBODY,
     "/gale.v1.ManagementService/GetCounters": EVERYBODY,
+    "/gale.v1.ManagementService/GetServices": EVERYBODY,
+    "/gale.v1.ManagementService/GetNode": EVERYBODY,
+    "/gale.v1.ManagementService/GetConfiguration": EVERYBODY,
 }
 
 REFUSED_AFTER_S = 0.5

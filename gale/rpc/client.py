@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import grpc
-from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
 
 from gale.errors import NoAnswerError, RemoteError
+from gale.rpc.plain import plain
 from gale.rpc.v1 import api_pb2, api_pb2_grpc, node_pb2, node_pb2_grpc
 from gale.tls import Credentials
 
@@ -67,14 +67,7 @@ class OperatorLink:
         """The cluster's status as plain values, in the JSON form that `gale-ctl cluster status -o json` prints.
         `strong`: only as of now, through the log."""
         answer = await self.ask("GetClusterStatus", api_pb2.GetClusterStatusRequest(strong=strong), timeout_s)
-        status = MessageToDict(answer, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
-        status.setdefault("leader", None)
-        for load_balancer in status["load_balancers"]:
-            load_balancer["attachments"] = dict(sorted(load_balancer["attachments"].items()))
-        for node in status["nodes"]:
-            node.setdefault("banned_until", None)
-            node["checks"] = dict(sorted(node["checks"].items()))
-        return status
+        return plain(answer)
 
     async def set_drain(self, node: str, on: bool, timeout_s: float) -> api_pb2.SetDrainResponse:
         """Returns when it is committed. Raises RemoteError, also when it is refused."""

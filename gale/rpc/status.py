@@ -59,7 +59,7 @@ async def cluster_status(
         degraded=asked.degraded,
     )
     async for name in in_steps(sorted(state.nodes)):
-        status.nodes.append(_node(state.nodes[name], state, told.get(name, "")))
+        status.nodes.append(node_status(state.nodes[name], state, told.get(name, "")))
     return status
 
 
@@ -121,7 +121,7 @@ def _answering(answer: pb.LocalStatus, role: str, reason: str) -> pb.LoadBalance
     )
 
 
-def _node(node: Node, state: ClusterState, not_serving: str) -> pb.NodeStatus:
+def node_status(node: Node, state: ClusterState, not_serving: str) -> pb.NodeStatus:
     until_ms = node.banned_until_ms
     reasons = (not_serving and f"does not serve: {not_serving}", node.info.lacks(state.shared.services))
     return pb.NodeStatus(
@@ -130,8 +130,15 @@ def _node(node: Node, state: ClusterState, not_serving: str) -> pb.NodeStatus:
         phase=node.phase.value,
         checks=node.checks,
         fails=node.fails,
-        banned_until=datetime.fromtimestamp(until_ms / 1000, UTC).isoformat(timespec="seconds") if until_ms else None,
+        banned_until=_rfc3339(until_ms) if until_ms else None,
         weight=node.info.weight,
         drained=node.drained,
         reason="; ".join(filter(None, reasons)),
+        address6=node.info.address6,
+        services=node.info.services,
+        since=_rfc3339(node.since_ms),
     )
+
+
+def _rfc3339(time_ms: int) -> str:
+    return datetime.fromtimestamp(time_ms / 1000, UTC).isoformat(timespec="seconds")

@@ -9,7 +9,7 @@ import grpc
 import pytest
 
 from gale.clock import SystemClock
-from gale.config import NodeConfig
+from gale.config import EffectiveConfig, NodeConfig
 from gale.controller import Controller
 from gale.core.commands import Announce
 from gale.core.probes import TcpProbe
@@ -67,6 +67,7 @@ async def load_balancer(
     me: str = ADDRESS,
     shared: SharedConfig = SHARED,
     listeners: tuple[Listener, ...] = (),
+    in_force: EffectiveConfig | None = None,
 ) -> AsyncIterator[Box]:
     consensus, dataplane = MemoryConsensus(me), MemoryDataplane(service.name for service in shared.services)
     announce = Announce(0, me, "127.0.0.1:1", "0.1.0", shared, enforces=False, leads=False)
@@ -74,7 +75,8 @@ async def load_balancer(
     nodes, api = grpc.aio.server(), grpc.aio.server()
     ports = [server.add_insecure_port("127.0.0.1:0") for server in (nodes, api)]
     add_NodeServiceServicer_to_server(NodeService(ADDRESS, controller, listeners, PRIVATE), nodes)
-    add_ManagementServiceServicer_to_server(ManagementService(controller, quorum, api_port=1), api)
+    management = ManagementService(controller, quorum, api_port=1, in_force=lambda: in_force or EffectiveConfig())
+    add_ManagementServiceServicer_to_server(management, api)
     await nodes.start()
     await api.start()
     loop = asyncio.create_task(controller.run())

@@ -15,8 +15,9 @@ from gale.core.state import NodeInfo, Phase
 from gale.errors import DataplaneError, RemoteError
 from gale.memory import MemoryDataplane
 from gale.ports import Counters, Explanation, FlowEntry, Header, Question, Traffic
-from gale.rpc.answers import counters_plain, explanations_plain, verifications_plain
+from gale.rpc.answers import explanations_plain
 from gale.rpc.client import Server, ask, fetch_cluster_status
+from gale.rpc.plain import parts_plain
 from gale.rpc.v1 import api_pb2 as pb
 from tests.rpc.test_conversation import ADDRESS, SHARED, Box, eventually, load_balancer, node
 
@@ -61,7 +62,7 @@ async def test_counters_are_told_by_name_and_of_every_load_balancer(box: Box) ->
     traffic = Traffic(1 << 40, 2, 3, 4, 5)
     box.dataplane.counted = Counters({"forwarded": 9}, {"default": traffic}, {1: traffic, 77: Traffic(1)})
     answer = await ask(box.api, "GetCounters", pb.GetCountersRequest(), 3)
-    mine, gone = counters_plain(answer.load_balancers)
+    mine, gone = parts_plain(answer)
     assert (mine["address"], mine["error"], mine["verdicts"]) == (ADDRESS, "", {"forwarded": 9})
     row = {"in_packets": 1 << 40, "in_bytes": 2, "out_packets": 3, "out_bytes": 4, "flows": 5}
     assert mine["services"] == {"default": row}
@@ -135,12 +136,12 @@ async def test_what_is_no_packet_is_refused(box: Box, question: Question, words:
 async def test_a_verification_tells_what_differed_and_finds_it_mended_the_next_time(box: Box) -> None:
     box.dataplane.differences = ("node 1: address 10.0.0.9 instead of 10.0.0.1", "slots of default: 3 differ")
     answer = await ask(box.api, "VerifyDataplane", pb.VerifyDataplaneRequest(), 3)
-    mine, gone = verifications_plain(answer.load_balancers)
+    mine, gone = parts_plain(answer)
     assert mine == {"address": ADDRESS, "error": "", "differences": [*answer.load_balancers[0].differences]}
     assert len(mine["differences"]) == 2
     assert "no connection" in gone["error"]
     again = await ask(box.api, "VerifyDataplane", pb.VerifyDataplaneRequest(here=True), 3)
-    assert verifications_plain(again.load_balancers) == [{"address": ADDRESS, "error": "", "differences": []}]
+    assert parts_plain(again) == [{"address": ADDRESS, "error": "", "differences": []}]
 
 
 async def test_a_kernel_that_cannot_be_asked_is_told_in_the_load_balancers_part(
@@ -151,9 +152,7 @@ async def test_a_kernel_that_cannot_be_asked_is_told_in_the_load_balancers_part(
 
     monkeypatch.setattr(MemoryDataplane, "verify", refuse)
     answer = await ask(box.api, "VerifyDataplane", pb.VerifyDataplaneRequest(here=True), 3)
-    assert verifications_plain(answer.load_balancers) == [
-        {"address": ADDRESS, "error": "map nodes: not there", "differences": []}
-    ]
+    assert parts_plain(answer) == [{"address": ADDRESS, "error": "map nodes: not there", "differences": []}]
 
 
 async def test_two_load_balancers_each_explain_for_themselves() -> None:

@@ -63,6 +63,25 @@ def test_defaults(tmp_path: Path) -> None:
     assert (service.port, service.target_port, service.mode, service.protocols) == (8080, 8080, "l4", ("tcp",))
 
 
+def test_what_is_shown_of_a_file_names_no_key_file(tmp_path: Path) -> None:
+    """A new key of lb.toml is in this list once somebody has thought about whether it may be shown."""
+    tls = '[tls]\nca = "/ca.crt"\ncert = "/lb.crt"\nkey = "/lb.key"\n'
+    lb = load_lb(written(tmp_path, LB + tls))
+    assert dict(lb.own) == {
+        "forwarding.flows": "262144",
+        "load_balancer_quorum.addresses": "192.168.1.2:9090, 192.168.1.3:9090, 192.168.1.4:9090",
+        "load_balancer_quorum.enforce_single_configuration": "false",
+        "private_interface.api_port": "5555",
+        "private_interface.load_balancer_port": "9090",
+        "private_interface.net_interface_private": "eth0",
+        "private_interface.node_port": "7070",
+        "public_interface.net_interface_public": "eth1",
+        "state.directory": "/var/lib/gale",
+        "tls.ca": "/ca.crt",
+        "tls.cert": "/lb.crt",
+    }
+
+
 def test_services_of_every_kind_side_by_side(tmp_path: Path) -> None:
     text = """
 [forwarding]

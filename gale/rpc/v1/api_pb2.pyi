@@ -259,6 +259,9 @@ class NodeStatus(_message.Message):
     WEIGHT_FIELD_NUMBER: _builtins.int
     DRAINED_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    ADDRESS6_FIELD_NUMBER: _builtins.int
+    SERVICES_FIELD_NUMBER: _builtins.int
+    SINCE_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     address: _builtins.str
     phase: _builtins.str
@@ -270,9 +273,17 @@ class NodeStatus(_message.Message):
     """An operator's order: it gets no new flows, also when it comes back from a failure."""
     reason: _builtins.str
     """Why it says that it does not serve, and what it lacks for a service that it takes part in; empty when nothing."""
+    address6: _builtins.str
+    """Its IPv6 address; empty when it has none."""
+    since: _builtins.str
+    """Since when it has been in its phase, RFC 3339 in UTC."""
     @_builtins.property
     def checks(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
         """Load balancer -> checks passed in a row there."""
+
+    @_builtins.property
+    def services(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Those that it takes part in; empty: all of them."""
 
     def __init__(
         self,
@@ -286,10 +297,13 @@ class NodeStatus(_message.Message):
         weight: _builtins.int = ...,
         drained: _builtins.bool = ...,
         reason: _builtins.str = ...,
+        address6: _builtins.str = ...,
+        services: _abc.Iterable[_builtins.str] | None = ...,
+        since: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_banned_until", b"_banned_until", "banned_until", b"banned_until"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_banned_until", b"_banned_until", "address", b"address", "banned_until", b"banned_until", "checks", b"checks", "drained", b"drained", "fails", b"fails", "id", b"id", "phase", b"phase", "reason", b"reason", "weight", b"weight"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_banned_until", b"_banned_until", "address", b"address", "address6", b"address6", "banned_until", b"banned_until", "checks", b"checks", "drained", b"drained", "fails", b"fails", "id", b"id", "phase", b"phase", "reason", b"reason", "services", b"services", "since", b"since", "weight", b"weight"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__banned_until: _TypeAlias = _typing.Literal["banned_until"]  # noqa: Y015
     _WhichOneofArgType__banned_until: _TypeAlias = _typing.Literal["_banned_until", b"_banned_until"]  # noqa: Y015
@@ -934,3 +948,456 @@ class Verification(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Verification: _TypeAlias = Verification  # noqa: Y015
+
+@_typing.final
+class GetServicesRequest(_message.Message):
+    """Questions about services, nodes and configurations."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Of this one, with its nodes; FAILED_PRECONDITION when there is none. Empty: all, without."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetServicesRequest: _TypeAlias = GetServicesRequest  # noqa: Y015
+
+@_typing.final
+class GetServicesResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SERVICES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def services(self) -> _containers.RepeatedCompositeFieldContainer[Global___ServiceStatus]: ...
+    def __init__(
+        self,
+        *,
+        services: _abc.Iterable[Global___ServiceStatus] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["services", b"services"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetServicesResponse: _TypeAlias = GetServicesResponse  # noqa: Y015
+
+@_typing.final
+class ServiceStatus(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    MODE_FIELD_NUMBER: _builtins.int
+    PORT_FIELD_NUMBER: _builtins.int
+    TARGET_PORT_FIELD_NUMBER: _builtins.int
+    ADDRESSES_FIELD_NUMBER: _builtins.int
+    PROTOCOLS_FIELD_NUMBER: _builtins.int
+    TUNNEL_FIELD_NUMBER: _builtins.int
+    SLOTS_FIELD_NUMBER: _builtins.int
+    ORPHANS_FIELD_NUMBER: _builtins.int
+    NODES_FIELD_NUMBER: _builtins.int
+    ROUTING_FIELD_NUMBER: _builtins.int
+    SHARES_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    mode: _builtins.str
+    port: _builtins.int
+    target_port: _builtins.int
+    tunnel: _builtins.str
+    """ipv4 or ipv6: l3"""
+    slots: _builtins.int
+    orphans: _builtins.int
+    """Slots that no node has."""
+    nodes: _builtins.int
+    """How many take part in it, and how many of them get new flows."""
+    routing: _builtins.int
+    @_builtins.property
+    def addresses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Without any, each load balancer serves on its own public IPv4 addresses."""
+
+    @_builtins.property
+    def protocols(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def shares(self) -> _containers.RepeatedCompositeFieldContainer[Global___Share]: ...
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        mode: _builtins.str = ...,
+        port: _builtins.int = ...,
+        target_port: _builtins.int = ...,
+        addresses: _abc.Iterable[_builtins.str] | None = ...,
+        protocols: _abc.Iterable[_builtins.str] | None = ...,
+        tunnel: _builtins.str = ...,
+        slots: _builtins.int = ...,
+        orphans: _builtins.int = ...,
+        nodes: _builtins.int = ...,
+        routing: _builtins.int = ...,
+        shares: _abc.Iterable[Global___Share] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "mode", b"mode", "name", b"name", "nodes", b"nodes", "orphans", b"orphans", "port", b"port", "protocols", b"protocols", "routing", b"routing", "shares", b"shares", "slots", b"slots", "target_port", b"target_port", "tunnel", b"tunnel"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ServiceStatus: _TypeAlias = ServiceStatus  # noqa: Y015
+
+@_typing.final
+class Share(_message.Message):
+    """Of a node in a service."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_FIELD_NUMBER: _builtins.int
+    SERVICE_FIELD_NUMBER: _builtins.int
+    PHASE_FIELD_NUMBER: _builtins.int
+    WEIGHT_FIELD_NUMBER: _builtins.int
+    SLOTS_FIELD_NUMBER: _builtins.int
+    node: _builtins.str
+    service: _builtins.str
+    phase: _builtins.str
+    weight: _builtins.int
+    slots: _builtins.int
+    def __init__(
+        self,
+        *,
+        node: _builtins.str = ...,
+        service: _builtins.str = ...,
+        phase: _builtins.str = ...,
+        weight: _builtins.int = ...,
+        slots: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["node", b"node", "phase", b"phase", "service", b"service", "slots", b"slots", "weight", b"weight"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Share: _TypeAlias = Share  # noqa: Y015
+
+@_typing.final
+class GetNodeRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    HERE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    here: _builtins.bool
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        here: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["here", b"here", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetNodeRequest: _TypeAlias = GetNodeRequest  # noqa: Y015
+
+@_typing.final
+class GetNodeResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_FIELD_NUMBER: _builtins.int
+    SHARES_FIELD_NUMBER: _builtins.int
+    LOAD_BALANCERS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def node(self) -> Global___NodeStatus: ...
+    @_builtins.property
+    def shares(self) -> _containers.RepeatedCompositeFieldContainer[Global___Share]: ...
+    @_builtins.property
+    def load_balancers(self) -> _containers.RepeatedCompositeFieldContainer[Global___NodeAtLoadBalancer]: ...
+    def __init__(
+        self,
+        *,
+        node: Global___NodeStatus | None = ...,
+        shares: _abc.Iterable[Global___Share] | None = ...,
+        load_balancers: _abc.Iterable[Global___NodeAtLoadBalancer] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["node", b"node"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["load_balancers", b"load_balancers", "node", b"node", "shares", b"shares"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetNodeResponse: _TypeAlias = GetNodeResponse  # noqa: Y015
+
+@_typing.final
+class NodeAtLoadBalancer(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ADDRESS_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    REACHED_FIELD_NUMBER: _builtins.int
+    TRAFFIC_FIELD_NUMBER: _builtins.int
+    TAKEN_AWAY_FIELD_NUMBER: _builtins.int
+    address: _builtins.str
+    error: _builtins.str
+    taken_away: _builtins.bool
+    """It has taken the node away by its own eyes, while it has no quorum."""
+    @_builtins.property
+    def reached(self) -> _containers.RepeatedCompositeFieldContainer[Global___Reached]: ...
+    @_builtins.property
+    def traffic(self) -> Global___Traffic: ...
+    def __init__(
+        self,
+        *,
+        address: _builtins.str = ...,
+        error: _builtins.str = ...,
+        reached: _abc.Iterable[Global___Reached] | None = ...,
+        traffic: Global___Traffic | None = ...,
+        taken_away: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["traffic", b"traffic"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "error", b"error", "reached", b"reached", "taken_away", b"taken_away", "traffic", b"traffic"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NodeAtLoadBalancer: _TypeAlias = NodeAtLoadBalancer  # noqa: Y015
+
+@_typing.final
+class Reached(_message.Message):
+    """How a load balancer reaches one address."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ADDRESS_FIELD_NUMBER: _builtins.int
+    TROUBLE_FIELD_NUMBER: _builtins.int
+    INTERFACE_FIELD_NUMBER: _builtins.int
+    MAC_FIELD_NUMBER: _builtins.int
+    ROUTER_FIELD_NUMBER: _builtins.int
+    VLAN_FIELD_NUMBER: _builtins.int
+    MTU_FIELD_NUMBER: _builtins.int
+    address: _builtins.str
+    trouble: _builtins.str
+    """Why it does not; empty when it does."""
+    interface: _builtins.str
+    mac: _builtins.str
+    router: _builtins.str
+    """The next hop, when that is not the node itself."""
+    vlan: _builtins.int
+    mtu: _builtins.int
+    def __init__(
+        self,
+        *,
+        address: _builtins.str = ...,
+        trouble: _builtins.str = ...,
+        interface: _builtins.str = ...,
+        mac: _builtins.str = ...,
+        router: _builtins.str = ...,
+        vlan: _builtins.int = ...,
+        mtu: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "interface", b"interface", "mac", b"mac", "mtu", b"mtu", "router", b"router", "trouble", b"trouble", "vlan", b"vlan"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Reached: _TypeAlias = Reached  # noqa: Y015
+
+@_typing.final
+class GetConfigurationRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HERE_FIELD_NUMBER: _builtins.int
+    here: _builtins.bool
+    def __init__(
+        self,
+        *,
+        here: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["here", b"here"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetConfigurationRequest: _TypeAlias = GetConfigurationRequest  # noqa: Y015
+
+@_typing.final
+class GetConfigurationResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LOAD_BALANCERS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def load_balancers(self) -> _containers.RepeatedCompositeFieldContainer[Global___Configuration]: ...
+    def __init__(
+        self,
+        *,
+        load_balancers: _abc.Iterable[Global___Configuration] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["load_balancers", b"load_balancers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetConfigurationResponse: _TypeAlias = GetConfigurationResponse  # noqa: Y015
+
+@_typing.final
+class Configuration(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class SharedEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class OwnEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class ServesEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        @_builtins.property
+        def value(self) -> Global___Places: ...
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: Global___Places | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class MachineEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    ADDRESS_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    SHARED_FIELD_NUMBER: _builtins.int
+    HASH_FIELD_NUMBER: _builtins.int
+    OWN_FIELD_NUMBER: _builtins.int
+    WARNINGS_FIELD_NUMBER: _builtins.int
+    SERVES_FIELD_NUMBER: _builtins.int
+    MACHINE_FIELD_NUMBER: _builtins.int
+    address: _builtins.str
+    error: _builtins.str
+    hash: _builtins.str
+    @_builtins.property
+    def shared(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """What must agree, and its hash: key -> value."""
+
+    @_builtins.property
+    def own(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """What may differ."""
+
+    @_builtins.property
+    def warnings(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def serves(self) -> _containers.MessageMap[_builtins.str, Global___Places]:
+        """Service -> the addresses, ports and protocols at which this load balancer serves it."""
+
+    @_builtins.property
+    def machine(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """What it runs on: kernel, distribution, versions."""
+
+    def __init__(
+        self,
+        *,
+        address: _builtins.str = ...,
+        error: _builtins.str = ...,
+        shared: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        hash: _builtins.str = ...,
+        own: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        warnings: _abc.Iterable[_builtins.str] | None = ...,
+        serves: _abc.Mapping[_builtins.str, Global___Places] | None = ...,
+        machine: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "error", b"error", "hash", b"hash", "machine", b"machine", "own", b"own", "serves", b"serves", "shared", b"shared", "warnings", b"warnings"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Configuration: _TypeAlias = Configuration  # noqa: Y015
+
+@_typing.final
+class Places(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PLACES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def places(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        places: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["places", b"places"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Places: _TypeAlias = Places  # noqa: Y015

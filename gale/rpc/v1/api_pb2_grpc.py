@@ -64,6 +64,21 @@ class ManagementServiceStub:
                 request_serializer=gale_dot_v1_dot_api__pb2.VerifyDataplaneRequest.SerializeToString,
                 response_deserializer=gale_dot_v1_dot_api__pb2.VerifyDataplaneResponse.FromString,
                 _registered_method=True)
+        self.GetServices = channel.unary_unary(
+                '/gale.v1.ManagementService/GetServices',
+                request_serializer=gale_dot_v1_dot_api__pb2.GetServicesRequest.SerializeToString,
+                response_deserializer=gale_dot_v1_dot_api__pb2.GetServicesResponse.FromString,
+                _registered_method=True)
+        self.GetNode = channel.unary_unary(
+                '/gale.v1.ManagementService/GetNode',
+                request_serializer=gale_dot_v1_dot_api__pb2.GetNodeRequest.SerializeToString,
+                response_deserializer=gale_dot_v1_dot_api__pb2.GetNodeResponse.FromString,
+                _registered_method=True)
+        self.GetConfiguration = channel.unary_unary(
+                '/gale.v1.ManagementService/GetConfiguration',
+                request_serializer=gale_dot_v1_dot_api__pb2.GetConfigurationRequest.SerializeToString,
+                response_deserializer=gale_dot_v1_dot_api__pb2.GetConfigurationResponse.FromString,
+                _registered_method=True)
 
 
 class ManagementServiceServicer:
@@ -113,6 +128,27 @@ class ManagementServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetServices(self, request, context):
+        """The services of the configuration in force, and how their slots are shared out.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetNode(self, request, context):
+        """One node, and how each load balancer reaches it. FAILED_PRECONDITION when there is no such node.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetConfiguration(self, request, context):
+        """What each load balancer was told by its file, without secrets.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ManagementServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -145,6 +181,21 @@ def add_ManagementServiceServicer_to_server(servicer, server):
                     servicer.VerifyDataplane,
                     request_deserializer=gale_dot_v1_dot_api__pb2.VerifyDataplaneRequest.FromString,
                     response_serializer=gale_dot_v1_dot_api__pb2.VerifyDataplaneResponse.SerializeToString,
+            ),
+            'GetServices': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetServices,
+                    request_deserializer=gale_dot_v1_dot_api__pb2.GetServicesRequest.FromString,
+                    response_serializer=gale_dot_v1_dot_api__pb2.GetServicesResponse.SerializeToString,
+            ),
+            'GetNode': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetNode,
+                    request_deserializer=gale_dot_v1_dot_api__pb2.GetNodeRequest.FromString,
+                    response_serializer=gale_dot_v1_dot_api__pb2.GetNodeResponse.SerializeToString,
+            ),
+            'GetConfiguration': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetConfiguration,
+                    request_deserializer=gale_dot_v1_dot_api__pb2.GetConfigurationRequest.FromString,
+                    response_serializer=gale_dot_v1_dot_api__pb2.GetConfigurationResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -309,6 +360,87 @@ class ManagementService:
             '/gale.v1.ManagementService/VerifyDataplane',
             gale_dot_v1_dot_api__pb2.VerifyDataplaneRequest.SerializeToString,
             gale_dot_v1_dot_api__pb2.VerifyDataplaneResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetServices(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gale.v1.ManagementService/GetServices',
+            gale_dot_v1_dot_api__pb2.GetServicesRequest.SerializeToString,
+            gale_dot_v1_dot_api__pb2.GetServicesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetNode(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gale.v1.ManagementService/GetNode',
+            gale_dot_v1_dot_api__pb2.GetNodeRequest.SerializeToString,
+            gale_dot_v1_dot_api__pb2.GetNodeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetConfiguration(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gale.v1.ManagementService/GetConfiguration',
+            gale_dot_v1_dot_api__pb2.GetConfigurationRequest.SerializeToString,
+            gale_dot_v1_dot_api__pb2.GetConfigurationResponse.FromString,
             options,
             channel_credentials,
             insecure,
