@@ -76,6 +76,30 @@ def test_services_nodes_and_configurations_are_shown(whole: Lab) -> None:
     }
 
 
+def test_metrics_and_health(whole: Lab) -> None:
+    """Of each load balancer, on its own loopback and nowhere else."""
+
+    def read(instance: str, url: str) -> CompletedProcess[str]:
+        return whole.run(instance, ["curl", "--silent", "--max-time", "3", "--write-out", "%{http_code}", url])
+
+    with whole.traffic(rate=200) as traffic:
+        until(lambda: None if sum(t.ok for t in traffic.totals.values()) >= 200 else "more requests", within_s=10)
+    leaders = 0
+    for lb in whole.topology.lbs:
+        assert read(lb.name, "http://127.0.0.1:5556/readyz").stdout == "ready\n200"
+        assert read(lb.name, "http://127.0.0.1:5556/healthz").stdout == "ok\n200"
+        lines = read(lb.name, "http://127.0.0.1:5556/metrics").stdout.splitlines()
+        values = dict(line.rsplit(" ", 1) for line in lines if line.startswith("gale_"))
+        assert values['gale_nodes{phase="routing"}'] == values['gale_service_nodes{service="default"}'] == "3.0"
+        assert float(values['gale_service_packets_total{direction="in",service="default"}']) > 0
+        assert float(values['gale_packets_total{action="redirect",verdict="returned"}']) > 0
+        assert values["gale_generation"] == values["gale_committed_generation"]
+        leaders += values["gale_raft_leader"] == "1.0"
+        assert read("client", f"http://{lb.private}:5556/metrics").returncode == 7
+        assert read("node-0", f"http://{lb.private}:5556/metrics").returncode == 7
+    assert leaders == 1
+
+
 def test_without_a_quorum_the_last_one_answers_says_so_and_forwards(whole: Lab) -> None:
     for name in ("lb-1", "lb-2"):
         whole.kill(name)

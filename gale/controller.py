@@ -77,6 +77,7 @@ class Controller:
         self._logged = 0
         self._refused: dict[tuple[str, str], str] = {}
         self._troubles: dict[str, str] = {}
+        self._mended = 0
 
     # gale.ports.NodeGate
 
@@ -130,6 +131,9 @@ class Controller:
             attachments=self._dataplane.attachments,
             degraded=tuple(sorted(self._taken_away())),
             not_serving={name: why for name, why in self._watch.reasons().items() if name in self.state.nodes},
+            caught_up=self._consensus.ready,
+            troubles=dict(self._troubles),
+            mended=self._mended,
         )
 
     async def counters(self) -> Counters:
@@ -144,6 +148,7 @@ class Controller:
 
     def verify(self) -> Sequence[str]:
         differences = self._dataplane.verify()
+        self._mended += len(differences)
         for difference in differences:
             log.warning("the kernel held something else than was written: mended", difference=difference)
         return differences

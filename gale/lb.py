@@ -43,6 +43,7 @@ from gale.rpc.server import listen
 from gale.rpc.v1.api_pb2_grpc import add_ManagementServiceServicer_to_server
 from gale.rpc.v1.node_pb2_grpc import add_NodeServiceServicer_to_server
 from gale.tls import Role, credentials
+from gale.web.site import Site, doors, open_doors, places
 
 log = structlog.get_logger()
 
@@ -68,8 +69,12 @@ async def run(config: LbConfig) -> None:
             require_free(checks_at, "private_interface.node_port")
             require_free(api_at, "private_interface.api_port")
             require_free([address], "load_balancer_quorum.addresses")
-            nodes = await listen(checks_at, within(NODE_LIMITS, files // 2), own)
-            api = await listen(api_at, within(API_LIMITS, files // 8), own)
+            refused = {port: Refusals(f"{port} connection refused") for port in ("raft", "checks", "api", "web")}
+            nodes = await listen(checks_at, within(NODE_LIMITS, files // 2), own, refused["checks"])
+            api = await listen(api_at, within(API_LIMITS, files // 8), own, refused["api"])
+            web = list(doors(places(config.web_address, ip), config.web_port, refused["web"], own))
+            for door in web:
+                stack.callback(door.close)
             settings = DataplaneSettings(
                 public_interface=config.public_interface,
                 private_interface=config.private_interface,
@@ -83,10 +88,9 @@ async def run(config: LbConfig) -> None:
             stack.callback(dataplane.close)
             clock, members = SystemClock(), tuple(sorted(config.quorum))
             hello = Hello(address, members, config.shared, config.enforces)
-            refusals = Refusals("raft connection refused")
-            streams = TcpStreams(address, config.quorum, refusals, own)
+            streams = TcpStreams(address, config.quorum, refused["raft"], own)
             stack.callback(streams.close)
-            consensus = RaftConsensus(hello, Disk(config.state_directory), LogCodec(), streams, clock, refusals)
+            consensus = RaftConsensus(hello, Disk(config.state_directory), LogCodec(), streams, clock, refused["raft"])
             stack.push_async_callback(consensus.stop)
             me = Announce(
                 time_ms=0,
@@ -108,6 +112,7 @@ async def run(config: LbConfig) -> None:
             for server in (nodes, api):
                 await server.start()
                 stack.push_async_callback(server.stop, 0.2)
+            open_doors(web, Site(controller, refused, own).answer)
             await consensus.start(changed=controller.wake)
             calm_the_collector()
             if config.tls is None:

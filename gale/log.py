@@ -39,9 +39,9 @@ class Refusals:
         self._told_s = float("-inf")
         self.count = 0
 
-    def note(self, times: int = 1, **about: object) -> None:
+    def note(self, times: int = 1, event: str = "", **about: object) -> None:
         self.count += times
         now_s = time.monotonic()
         if now_s - self._told_s >= 1.0:
             self._told_s = now_s
-            structlog.get_logger().warning(self._event, **about, refused_so_far=self.count)
+            structlog.get_logger().warning(event or self._event, **about, refused_so_far=self.count)

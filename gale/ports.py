@@ -92,7 +92,7 @@ class NodeGate(Protocol):
 class LocalStatus:
     """What one load balancer says of itself. `attachments`: interface -> how its program is attached. `degraded`: the
     nodes it has taken away by its own eyes, while it has no quorum. `not_serving`: node -> why it does not, as it said
-    here."""
+    here. `troubles`: part of it -> why that cannot do its work. `mended`: differences that were found in the kernel."""
 
     address: str
     version: str
@@ -103,6 +103,9 @@ class LocalStatus:
     attachments: Mapping[str, str]
     degraded: tuple[str, ...] = ()
     not_serving: Mapping[str, str] = field(default_factory=dict)
+    caught_up: bool = True
+    troubles: Mapping[str, str] = field(default_factory=dict)
+    mended: int = 0
 
 
 @dataclass(frozen=True, slots=True)

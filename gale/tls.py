@@ -108,6 +108,7 @@ class _Loaded:
     who: Identity
     valid_until: datetime
     server: ssl.SSLContext
+    visitors: ssl.SSLContext
     client: ssl.SSLContext
 
 
@@ -138,6 +139,10 @@ class Credentials:
     def server_context(self) -> ssl.SSLContext:
         """For listening: a client without a certificate of our authority is refused in the handshake."""
         return self._current().server
+
+    def visitors_context(self) -> ssl.SSLContext:
+        """For listening to whoever comes: a certificate is taken, of our authority only, and none is needed."""
+        return self._current().visitors
 
     def client_context(self) -> ssl.SSLContext:
         """For calling: the server must have a certificate of our authority for the address that is called."""
@@ -217,17 +222,17 @@ def _load(paths: tuple[Path, Path, Path]) -> _Loaded:
         raise HostError(f"{cert}: was not issued by {ca}: take the pair that was made together")
     _require_key_fits(cert, own, key, pem[2])
     try:
-        server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        server.verify_mode = ssl.CERT_REQUIRED
-        server.num_tickets = 0  # every connection shows its certificate anew
+        server, visitors = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        server.verify_mode, visitors.verify_mode = ssl.CERT_REQUIRED, ssl.CERT_OPTIONAL
+        server.num_tickets = visitors.num_tickets = 0  # every connection shows its certificate anew
         client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        for context in (server, client):
+        for context in (server, visitors, client):
             context.minimum_version = ssl.TLSVersion.TLSv1_3
             context.load_verify_locations(cadata=pem[0].decode("ascii", "replace"))
             context.load_cert_chain(cert, key)
     except (OSError, ValueError) as error:  # the files were replaced since they were read, or OpenSSL is stricter
         raise HostError(f"{cert}: cannot be used: {error}") from error
-    return _Loaded(pem, who, own.not_valid_after_utc, server, client)
+    return _Loaded(pem, who, own.not_valid_after_utc, server, visitors, client)
 
 
 def _read(path: Path) -> bytes:

@@ -8,7 +8,18 @@ from typing import Annotated
 import msgspec
 
 from gale.config.effective import own_keys
-from gale.config.reading import Address, Duration, Interface, Port, ServiceAddress, Table, TlsFiles, read, refuse_unless
+from gale.config.reading import (
+    Address,
+    Duration,
+    Interface,
+    Port,
+    ServiceAddress,
+    Table,
+    TlsFiles,
+    WebAddress,
+    read,
+    refuse_unless,
+)
 from gale.config.services import DEFAULT_SERVICE, OWN, Place, ServiceEntry, services
 from gale.core.shared import HealthPolicy, SharedConfig
 
@@ -55,6 +66,13 @@ class State(Table, frozen=True):
     directory: str = "/var/lib/gale"
 
 
+class Web(Table, frozen=True):
+    """Metrics, health and the page, over HTTP."""
+
+    address: WebAddress = WebAddress("loopback")
+    port: Port = 5556
+
+
 class LbFile(Table, frozen=True):
     private_interface: PrivateInterface
     public_interface: PublicInterface
@@ -63,6 +81,7 @@ class LbFile(Table, frozen=True):
     forwarding: Forwarding = Forwarding()
     service: tuple[ServiceEntry, ...] = ()
     state: State = State()
+    web: Web = Web()
     tls: TlsFiles | None = None
 
 
@@ -70,7 +89,7 @@ class LbFile(Table, frozen=True):
 class LbConfig:
     """Everything gale-lb is told. `quorum`: the "IP:PORT" of every load balancer, this one included. The two interfaces
     may be one. `flows`: how many are known at a time (l4), a power of two. `own`: what may differ between load
-    balancers, to be shown."""
+    balancers, to be shown. `web_address`: "off", "loopback", "private" or an IPv4 address."""
 
     private_interface: str
     public_interface: str
@@ -83,6 +102,8 @@ class LbConfig:
     state_directory: Path
     warnings: tuple[str, ...]
     own: Mapping[str, str]
+    web_address: str
+    web_port: int
     tls: TlsFiles | None = None
 
     @property
@@ -102,15 +123,15 @@ def load_lb(path: Path) -> LbConfig:
         len(set(quorum)) == len(quorum), path, "load_balancer_quorum.addresses", list(quorum), "lists an address twice"
     )
     ports = {
-        "node_port": private.node_port,
-        "api_port": private.api_port,
-        "load_balancer_port": private.load_balancer_port,
+        "private_interface.node_port": private.node_port,
+        "private_interface.api_port": private.api_port,
+        "private_interface.load_balancer_port": private.load_balancer_port,
     }
+    if file.web.address != "off":
+        ports["web.port"] = file.web.port
     for key, port in ports.items():
         twins = [other for other, number in ports.items() if number == port and other != key]
-        refuse_unless(
-            not twins, path, f"private_interface.{key}", port, f"is {''.join(twins[:1])} as well; take another"
-        )
+        refuse_unless(not twins, path, key, port, f"is {''.join(twins[:1])} as well; take another")
     for key in ("checks_timeout", "black_list_expiry"):
         refuse_unless(
             getattr(health, key) >= 1_000, path, f"node_health.{key}", f"{getattr(health, key)}ms", 'the least is "1s"'
@@ -144,6 +165,8 @@ def load_lb(path: Path) -> LbConfig:
         state_directory=Path(file.state.directory),
         warnings=tuple(_warnings(file)),
         own={**own_keys(file), "load_balancer_quorum.addresses": ", ".join(quorum)},
+        web_address=file.web.address,
+        web_port=file.web.port,
         tls=file.tls,
     )
 
@@ -169,10 +192,11 @@ def _entries(file: LbFile) -> Iterator[tuple[str, ServiceEntry]]:
 def _taken(file: LbFile, quorum: Iterable[str]) -> Iterator[Place]:
     """Where load balancers listen themselves. With one interface, its own addresses are among those of services."""
     private = file.private_interface
+    web = [file.web.port] if file.web.address not in ("off", "loopback") else []
     one_arm = private.net_interface_private == file.public_interface.net_interface_public
     for entry in quorum:
         ip, _, raft_port = entry.rpartition(":")
-        for port in (private.node_port, private.api_port, int(raft_port)):
+        for port in (private.node_port, private.api_port, int(raft_port), *web):
             yield ip, port, "tcp"
             if one_arm:
                 yield OWN, port, "tcp"

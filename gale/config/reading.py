@@ -25,12 +25,17 @@ class ServiceAddress(str):
     """An address clients connect to: IPv4 in dotted form, or IPv6 in its shortest form."""
 
 
+class WebAddress(str):
+    """Where a program shows itself over HTTP: "off", "loopback", "private", or an IPv4 address of this machine."""
+
+
 Port = Annotated[int, msgspec.Meta(ge=1, le=65_535)]
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 Name = Annotated[str, msgspec.Meta(pattern=NAME_PATTERN)]
 SERVICES_MAX = 64
 """Services that one node may name."""
 
+WEB_WORDS = ("off", "loopback", "private")
 Interface = Annotated[str, msgspec.Meta(min_length=1, max_length=15)]
 
 
@@ -72,6 +77,8 @@ def _decode(kind: type[Any], value: Any) -> Any:
             return Address(ipaddress.IPv4Address(value))
         except ValueError:
             raise ValueError('not an IPv4 address; write e.g. "192.168.1.2"') from None
+    if kind is WebAddress:
+        return WebAddress(_of_web(value))
     if kind is ServiceAddress:
         return ServiceAddress(_for_clients(value))
     if kind is Path:
@@ -79,6 +86,19 @@ def _decode(kind: type[Any], value: Any) -> Any:
             raise ValueError('not a path; write e.g. "/etc/gale/tls/ca.crt"')
         return Path(value)
     raise NotImplementedError(kind)
+
+
+def _of_web(value: Any) -> str:
+    if value in WEB_WORDS:
+        return str(value)
+    try:
+        address = ipaddress.IPv4Address(value if isinstance(value, str) else "")
+    except ValueError:
+        address = ipaddress.IPv4Address(0)
+    if address.is_unspecified or address.is_multicast:
+        words = ", ".join(f'"{word}"' for word in WEB_WORDS)
+        raise ValueError(f'must be {words}, or one IPv4 address of this machine, e.g. "192.168.1.2"')
+    return str(address)
 
 
 def _for_clients(value: Any) -> str:

@@ -1,18 +1,18 @@
 """Streams over TCP, with TLS when there are certificates; and datagrams over UDP.
 
-Strangers are turned away as early and as cheaply as can be: an address that is not listed before anything is read, too
-many connections before the handshake, a certificate that is not a load balancer's before a byte of it is parsed here.
-When the system has no file descriptor left, listening pauses and goes on.
+Strangers are turned away (gale/door.py): an address that is not listed before anything is read, a certificate that is
+not a load balancer's before a byte of it is parsed here.
 """
 
 import asyncio
 import socket
 import ssl
 import weakref
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
 
+from gale.door import Bounds, Door
 from gale.errors import HostError
 from gale.log import Refusals
 from gale.raft.streams import Stream
@@ -21,10 +21,7 @@ from gale.raft.udp import Datagrams
 from gale.tls import Credentials, Role, identity
 
 CONNECT_S = 0.4
-HANDSHAKE_S = 1.0
-PAUSE_S = 0.1
-CONNECTIONS_MAX = 64
-CONNECTIONS_PER_SOURCE_MAX = 4
+BOUNDS = Bounds(connections=64, per_source=4, read_ahead=FRAME_MAX)
 
 
 class TcpStream:
@@ -67,23 +64,28 @@ class TcpStreams:
         self._listed = {member.rpartition(":")[0] for member in members if member != me}
         self._refusals = refusals
         self._credentials = credentials
-        self._held: dict[str, int] = {}
         self._open: weakref.WeakSet[TcpStream] = weakref.WeakSet()
-        self._tasks: set[asyncio.Task[None]] = set()
         try:
-            self._listener = socket.create_server((self._ip, int(port)), backlog=128)
+            listener = socket.create_server((self._ip, int(port)), backlog=128)
         except OSError as error:
             raise HostError(f"Raft cannot listen on {me}: {error.strerror}") from error
-        self._listener.setblocking(False)
         try:
             self._datagrams = Datagrams(me, [member for member in members if member != me])
         except HostError:
-            self._listener.close()
+            listener.close()
             raise
+        context = credentials.server_context if credentials else None
+        self._door = Door(listener, BOUNDS, refusals, context, self._unlisted)
 
     async def serve(self, accepted: Callable[[Stream], Awaitable[None]], heard: Callable[[str, bytes], None]) -> None:
+        async def admitted(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, source: str) -> None:
+            stream = TcpStream(reader, writer)
+            stream.demand(source)
+            self._open.add(stream)
+            await accepted(stream)
+
         self._datagrams.serve(heard)
-        self._spawn(self._accept(accepted))
+        self._door.open(admitted)
 
     async def dial(self, address: str) -> TcpStream:
         ip, _, port = address.rpartition(":")
@@ -113,65 +115,12 @@ class TcpStreams:
 
     def close(self) -> None:
         self._datagrams.close()
-        for task in self._tasks:
-            task.cancel()
         for stream in self._open:
             stream.abort()
-        self._listener.close()
+        self._door.close()
 
-    async def _accept(self, accepted: Callable[[Stream], Awaitable[None]]) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            try:
-                connection, (source, *_) = await loop.sock_accept(self._listener)
-            except OSError as error:  # no descriptor is left, or the peer is gone again
-                self._refusals.note(source="listener", reason=f"cannot accept: {error.strerror}")
-                await asyncio.sleep(PAUSE_S)
-                continue
-            held = self._held.get(source, 0)
-            if source not in self._listed:
-                self._refusals.note(source=source, reason="its address is not in load_balancer_quorum.addresses")
-                connection.close()
-            elif held >= CONNECTIONS_PER_SOURCE_MAX or sum(self._held.values()) >= CONNECTIONS_MAX:
-                self._refusals.note(source=source, reason="too many connections")
-                connection.close()
-            else:
-                self._held[source] = held + 1
-                self._spawn(self._admit(connection, source, accepted))
-
-    async def _admit(
-        self, connection: socket.socket, source: str, accepted: Callable[[Stream], Awaitable[None]]
-    ) -> None:
-        loop = asyncio.get_running_loop()
-        reader = asyncio.StreamReader(limit=FRAME_MAX)
-        protocol = asyncio.StreamReaderProtocol(reader)
-        secure: dict[str, Any] = {}
-        if self._credentials:
-            secure = {"ssl": self._credentials.server_context(), "ssl_handshake_timeout": HANDSHAKE_S}
-        stream: TcpStream | None = None
-        try:
-            transport, _ = await loop.connect_accepted_socket(lambda: protocol, connection, **secure)
-            try:
-                stream = TcpStream(reader, asyncio.StreamWriter(transport, protocol, reader, loop))
-                stream.demand(source)
-            except ValueError:
-                transport.abort()
-                raise
-            self._open.add(stream)
-            await accepted(stream)
-        except ValueError as violation:
-            self._refusals.note(source=source, reason=str(violation))
-        except (OSError, ssl.SSLError, TimeoutError) as error:
-            self._refusals.note(source=source, reason=f"no TLS: {error}" if self._credentials else str(error))
-        finally:
-            if stream:
-                stream.abort()
-            self._held[source] -= 1
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+    def _unlisted(self, source: str) -> str:
+        return "" if source in self._listed else "its address is not in load_balancer_quorum.addresses"
 
 
 def _load_balancer(writer: asyncio.StreamWriter) -> str | None:

@@ -65,10 +65,10 @@ class Doorkeeper(grpc.aio.ServerInterceptor):  # type: ignore[misc]
     """Stands before every call of one server. `arrivals` where there is TLS: then a caller's role must allow the
     method."""
 
-    def __init__(self, limits: Limits, arrivals: Arrivals | None) -> None:
+    def __init__(self, limits: Limits, arrivals: Arrivals | None, refusals: Refusals) -> None:
         self._sources = Sources(limits)
         self._arrivals = arrivals
-        self._refusals = Refusals("call refused")
+        self._refusals = refusals
         self._handlers: dict[str, Any] = {}
 
     async def intercept_service(
@@ -115,7 +115,7 @@ class Doorkeeper(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         return source
 
     async def _refuse(self, context: grpc.aio.ServicerContext, code: grpc.StatusCode, source: str, reason: str) -> None:
-        self._refusals.note(source=source, reason=reason)
+        self._refusals.note(event="call refused", source=source, reason=reason)
         await asyncio.sleep(REFUSED_AFTER_S)  # who asks again at once must not be quicker than who is let in
         await context.abort(code, reason)
 

@@ -30,16 +30,20 @@ OPTIONS = (
 )
 
 
-async def listen(addresses: Iterable[str], limits: Limits, credentials: Credentials | None = None) -> grpc.aio.Server:
-    """A server bound to "IP:PORT" addresses, not started yet. Raises HostError when one is taken."""
+async def listen(
+    addresses: Iterable[str], limits: Limits, credentials: Credentials | None = None, refusals: Refusals | None = None
+) -> grpc.aio.Server:
+    """A server bound to "IP:PORT" addresses, not started yet. Raises HostError when one is taken. `refusals`: counts
+    whom it turns away."""
     bounds = (
         ("grpc.max_allowed_incoming_connections", limits.connections),
         # gRPC cancels calls that wait beyond this; when all nodes come back at once, that would make them come again.
         ("grpc.server.max_pending_requests", limits.open_in_all),
         ("grpc.server.max_pending_requests_hard_limit", limits.open_in_all),
     )
-    arrivals = Arrivals(Refusals("connection refused")) if credentials else None
-    server = grpc.aio.server(options=(*OPTIONS, *bounds), interceptors=(Doorkeeper(limits, arrivals),))
+    refusals = refusals or Refusals("connection refused")
+    arrivals = Arrivals(refusals) if credentials else None
+    server = grpc.aio.server(options=(*OPTIONS, *bounds), interceptors=(Doorkeeper(limits, arrivals, refusals),))
     for address in addresses:
         try:
             if credentials and arrivals:

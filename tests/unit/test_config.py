@@ -79,7 +79,17 @@ def test_what_is_shown_of_a_file_names_no_key_file(tmp_path: Path) -> None:
         "state.directory": "/var/lib/gale",
         "tls.ca": "/ca.crt",
         "tls.cert": "/lb.crt",
+        "web.address": "loopback",
+        "web.port": "5556",
     }
+
+
+@pytest.mark.parametrize("address", ["off", "loopback", "private", "10.9.0.2"])
+def test_where_it_is_shown(tmp_path: Path, address: str) -> None:
+    lb = load_lb(written(tmp_path, f'{LB}[web]\naddress = "{address}"\nport = 9100\n'))
+    assert (lb.web_address, lb.web_port) == (address, 9_100)
+    assert (load_lb(written(tmp_path, LB)).web_address, load_lb(written(tmp_path, LB)).web_port) == ("loopback", 5_556)
+    assert load_lb(written(tmp_path, LB.replace("[public", '[web]\naddress = "off"\nport = 9090\n[public')))
 
 
 def test_services_of_every_kind_side_by_side(tmp_path: Path) -> None:
@@ -247,6 +257,22 @@ def test_a_wrong_file_is_refused_with_file_key_value_and_rule(tmp_path: Path, ch
             'net_interface_private = "eth0"',
             'net_interface_private = "eth0"\nnode_port = 9090',
             "load_balancer_port as well",
+        ),
+        (
+            "[public_interface]",
+            "[web]\nport = 7070\n[public_interface]",
+            "node_port = 7070: is web.port as well",
+        ),
+        (
+            "[public_interface]",
+            '[web]\naddress = "0.0.0.0"\n[public_interface]',
+            'web.address = "0.0.0.0": must be "off"',
+        ),
+        (
+            'net_interface_public = "eth1"\n',
+            'net_interface_public = "eth1"\nvirtual_addresses = ["192.168.1.4"]\n'
+            'clients_port = 5556\n[web]\naddress = "private"\n',
+            "load balancers themselves listen there (192.168.1.4 5556 tcp)",
         ),
     ],
 )

@@ -1,0 +1,124 @@
+"""What is answered at which path, and where is listened.
+
+/metrics   for Prometheus; /metrics?nodes=no leaves out what there is of each node
+/healthz   200 as long as the loop turns: what a supervisor asks that would start gale-lb anew
+/readyz    200 while clients' traffic may be sent here, else 503 and the reasons: what a router asks
+
+All of it may be read without rights. On loopback it is plain HTTP, also where there are certificates: whoever is on
+this machine, or came through its ssh, needs none to read.
+"""
+
+import asyncio
+import socket
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from typing import Generic, TypeVar
+
+from gale.dataplane.abi import verdicts
+from gale.door import Door
+from gale.errors import HostError
+from gale.log import Refusals
+from gale.ports import Operator
+from gale.tls import Credentials
+from gale.web.exposition import KIND, exposition
+from gale.web.families import Seen, measured
+from gale.web.health import unready
+from gale.web.http import BOUNDS, Answer, Asked, Http, Request
+
+LOOPBACK = "127.0.0.1"
+FRESH_S = 1.0
+READS = ("GET", "HEAD")
+
+T = TypeVar("T")
+
+
+class Shared(Generic[T]):
+    """One answer for all who ask within a second, and one in the making for all who wait: what is dear to make is made
+    once a second at most, whoever asks how often."""
+
+    def __init__(self, make: Callable[[], Awaitable[T]]) -> None:
+        self._make = make
+        self._made: asyncio.Future[T] | None = None
+        self._begun_s = float("-inf")
+
+    async def get(self) -> T:
+        now_s = asyncio.get_running_loop().time()
+        if self._made is None or (self._made.done() and now_s - self._begun_s >= FRESH_S):
+            self._begun_s, self._made = now_s, asyncio.ensure_future(self._make())
+        return await asyncio.shield(self._made)
+
+
+class Site:
+    """Of a load balancer. `refusals`: by port; `credentials`: its own, where there is TLS."""
+
+    def __init__(
+        self, operator: Operator, refusals: Mapping[str, Refusals], credentials: Credentials | None = None
+    ) -> None:
+        self._operator = operator
+        self._refusals = refusals
+        self._credentials = credentials
+        self._actions = {verdict.name: verdict.action.value for verdict in verdicts()}
+        self._metrics = Shared(lambda: self._exposition(nodes=True))
+        self._metrics_without_nodes = Shared(lambda: self._exposition(nodes=False))
+        self._paths: Mapping[str, Asked] = {
+            "/metrics": self._tell_metrics,
+            "/healthz": self._tell_health,
+            "/readyz": self._tell_readiness,
+        }
+
+    async def answer(self, request: Request) -> Answer:
+        handler = self._paths.get(request.path)
+        if handler is None:
+            return Answer(f"nothing is at this path; there are {', '.join(self._paths)}\n", 404)
+        if request.method not in READS:
+            return Answer("this can only be read: GET\n", 405, headers={"allow": ", ".join(READS)})
+        return await handler(request)
+
+    async def _tell_metrics(self, request: Request) -> Answer:
+        match request.query.get("nodes", "yes"):
+            case "yes":
+                return Answer(await self._metrics.get(), kind=KIND)
+            case "no":
+                return Answer(await self._metrics_without_nodes.get(), kind=KIND)
+            case _:
+                return Answer("nodes: yes or no\n", 400)
+
+    async def _exposition(self, nodes: bool) -> list[bytes]:
+        counters, local, state = await self._operator.counters(), self._operator.local_status(), self._operator.state
+        ends = self._credentials.valid_until.timestamp() if self._credentials else None
+        refused = {port: refusals.count for port, refusals in self._refusals.items()}
+        ready = not unready(local, state)
+        return await exposition(measured(Seen(state, local, counters, self._actions, refused, ready, ends), nodes))
+
+    async def _tell_health(self, request: Request) -> Answer:
+        return Answer("ok\n")
+
+    async def _tell_readiness(self, request: Request) -> Answer:
+        local = self._operator.local_status()
+        if reasons := unready(local, self._operator.state):
+            return Answer("".join(f"{reason}\n" for reason in reasons), 503)
+        return Answer("ready\n" if local.consensus.quorum else "ready, without a quorum: forwarding goes on\n")
+
+
+def places(address: str, private: str) -> tuple[str, ...]:
+    """Where `web.address` means to listen, on a machine with this private address."""
+    if address == "off":
+        return ()
+    if address == "loopback":
+        return (LOOPBACK,)
+    return tuple(dict.fromkeys((LOOPBACK, private if address == "private" else address)))
+
+
+def doors(at: Iterable[str], port: int, refusals: Refusals, credentials: Credentials | None) -> Iterator[Door]:
+    """One for each of the addresses, of which loopback's has no TLS. Raises HostError."""
+    for address in at:
+        try:
+            listener = socket.create_server((address, port), backlog=128)
+        except OSError as error:
+            raise HostError(f"web.address: cannot listen on {address}:{port}: {error.strerror}") from error
+        context = credentials.visitors_context if credentials and address != LOOPBACK else None
+        yield Door(listener, BOUNDS, refusals, context)
+
+
+def open_doors(doors: Iterable[Door], asked: Asked) -> None:
+    for door in doors:
+        door.open(Http(asked).serve)
