@@ -77,6 +77,20 @@ class Controller:
         self._refused: dict[tuple[str, str], str] = {}
         self._troubles: dict[str, str] = {}
 
+    def announce(self, me: Announce) -> None:
+        """From now on as this: its health policy has changed, or whether it enforces a single configuration."""
+        self._me = me
+        self.wake()
+
+    @property
+    def forwards(self) -> bool:
+        """Its programs are attached, and their maps held the committed view then."""
+        return self._attached
+
+    async def stepped(self) -> None:
+        """Returns after the next step."""
+        await self._stepped.wait()
+
     # gale.ports.NodeGate
 
     def policy(self) -> HealthPolicy:

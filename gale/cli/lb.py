@@ -1,6 +1,8 @@
 """gale-lb: run a load balancer on this machine."""
 
+import faulthandler
 import os
+from functools import partial
 from pathlib import Path
 
 import click
@@ -11,6 +13,7 @@ from gale.cli.failing import debug_option, one_line_errors
 from gale.config import load_lb
 from gale.errors import HostError
 from gale.log import configure
+from gale.supervisor import Supervisor
 from gale.tls import Role, credentials
 
 
@@ -39,7 +42,8 @@ def main(config: Path, check: bool, detach: bool, debug: bool) -> None:
         lb.remove(settings)
         click.echo(f"{settings.public_interface} and {settings.private_interface} are as they were before gale")
         return
-    uvloop.run(lb.run(settings))
+    faulthandler.enable()  # a watchdog's SIGABRT then says where the loop is stuck
+    uvloop.run(lb.run(settings, partial(load_lb, config), Supervisor.of(os.environ)))
 
 
 if __name__ == "__main__":
