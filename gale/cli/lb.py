@@ -11,7 +11,7 @@ import uvloop
 import gale
 from gale.cli.failing import debug_option, one_line_errors
 from gale.config import load_lb
-from gale.errors import HostError
+from gale.dataplane.rights import require_rights
 from gale.log import configure
 from gale.supervisor import Supervisor
 from gale.tls import Role, credentials
@@ -33,8 +33,7 @@ def main(config: Path, check: bool, detach: bool, debug: bool) -> None:
         for warning in settings.warnings:
             click.echo(f"{config}: warning: {warning}", err=True)
         return
-    if os.geteuid() != 0:
-        raise HostError("gale-lb loads programs into the kernel and needs root: run it with sudo")
+    require_rights()
     configure("debug" if debug else "info")
     from gale import lb  # loads Raft and gRPC, which only a running load balancer needs
 
