@@ -18,6 +18,12 @@ PROGRAMS = "programs"
 """The folder of pinned programs, beside the maps that they use."""
 
 
+def folder_name(interface: str) -> str:
+    """Of what belongs to an interface of the calling thread's network namespace. The file system wants no dots."""
+    name = interface.replace("%", "%25").replace(".", "%2e")
+    return f"{name}-{os.stat('/proc/thread-self/ns/net').st_ino}"
+
+
 def program_by_id(number: int) -> int:
     """A file descriptor of a loaded program. Raises OSError: PermissionError if it is not to be had here."""
     return _by_id(PROG_GET_FD_BY_ID, number, OWN.glob(f"*/*/{PROGRAMS}/*"), lambda found: program_info(found).id)

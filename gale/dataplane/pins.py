@@ -27,7 +27,7 @@ import structlog
 
 from gale.dataplane import attach
 from gale.dataplane.bpfmap import BpfMap
-from gale.dataplane.known import BPF_FS, PROGRAMS, map_by_id, program_by_id
+from gale.dataplane.known import BPF_FS, PROGRAMS, folder_name, map_by_id, program_by_id
 from gale.dataplane.layout import ARRAY, Layout
 from gale.dataplane.namespace import cookie
 from gale.dataplane.program import PUBLIC_PROGRAM, Program, Secrets
@@ -75,8 +75,7 @@ class Pins:
     def __init__(self, interface: str, root: Path = BPF_FS) -> None:
         self._interface = interface
         self._root = root
-        name = interface.replace("%", "%25").replace(".", "%2e")  # the file system wants no dots
-        self.folder = root / "gale" / f"{name}-{_namespace()}"
+        self.folder = root / "gale" / folder_name(interface)
         self._maps, self._next = self.folder / "maps", self.folder / "next"
 
     def find(self) -> Old | None:
@@ -214,10 +213,6 @@ def _described(held: Mapping[str, int]) -> Old | None:
 
 def _shape(layout: Layout) -> tuple[str, int, int, int, int]:
     return layout.name, layout.kind, layout.key_size, layout.value_size, layout.max_entries
-
-
-def _namespace() -> str:
-    return str(os.stat("/proc/self/ns/net").st_ino)
 
 
 def _is_bpf_fs(path: Path) -> bool:
