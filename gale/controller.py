@@ -79,6 +79,20 @@ class Controller:
         self._troubles: dict[str, str] = {}
         self._mended = 0
 
+    def announce(self, me: Announce) -> None:
+        """From now on as this: its health policy has changed, or whether it enforces a single configuration."""
+        self._me = me
+        self.wake()
+
+    @property
+    def forwards(self) -> bool:
+        """Its programs are attached, and their maps held the committed view then."""
+        return self._attached
+
+    async def stepped(self) -> None:
+        """Returns after the next step."""
+        await self._stepped.wait()
+
     # gale.ports.NodeGate
 
     def policy(self) -> HealthPolicy:

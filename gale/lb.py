@@ -10,7 +10,7 @@ import gc
 import resource
 import signal
 import socket
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import AsyncExitStack
 from dataclasses import replace
 
@@ -19,10 +19,12 @@ import structlog
 import gale
 from gale.clock import SystemClock
 from gale.config import EffectiveConfig, LbConfig
+from gale.config.reloading import reload_lb
 from gale.controller import Controller
 from gale.core.commands import Announce
 from gale.core.hello import Hello
 from gale.core.shared import SLOTS, Service
+from gale.core.state import Phase
 from gale.dataplane.adapter import BpfDataplane
 from gale.dataplane.hold import holding
 from gale.dataplane.links import interface_addresses
@@ -35,6 +37,7 @@ from gale.machine import machine
 from gale.raft.consensus import RaftConsensus
 from gale.raft.disk import Disk
 from gale.raft.tcp import TcpStreams
+from gale.reload import reread
 from gale.rpc.api_service import ManagementService
 from gale.rpc.limits import API_LIMITS, NODE_LIMITS, Limits
 from gale.rpc.log_codec import LogCodec
@@ -42,14 +45,16 @@ from gale.rpc.node_service import NodeService
 from gale.rpc.server import listen
 from gale.rpc.v1.api_pb2_grpc import add_ManagementServiceServicer_to_server
 from gale.rpc.v1.node_pb2_grpc import add_NodeServiceServicer_to_server
+from gale.supervisor import Standing, Supervisor
 from gale.tls import Role, credentials
 from gale.web.site import Site, doors, open_doors, places
 
 log = structlog.get_logger()
 
 
-async def run(config: LbConfig) -> None:
-    """Run a load balancer until SIGTERM or SIGINT. Raises GaleError for what stands in the way."""
+async def run(config: LbConfig, read: Callable[[], LbConfig], supervisor: Supervisor) -> None:
+    """Run a load balancer until SIGTERM or SIGINT. `read`: the configuration anew, at SIGHUP. Raises GaleError for what
+    stands in the way."""
     for warning in config.warnings:
         log.warning(warning)
     files = raise_open_files()
@@ -106,8 +111,9 @@ async def run(config: LbConfig) -> None:
             add_NodeServiceServicer_to_server(
                 NodeService(address, controller, dataplane.listeners, [ip, *filter(None, [ip6])]), nodes
             )
-            in_force = what_is_in_force(config, settings.listeners)
-            management = ManagementService(controller, config.quorum, config.api_port, own, lambda: in_force)
+            management = ManagementService(
+                controller, config.quorum, config.api_port, own, lambda: what_is_in_force(config, settings.listeners)
+            )
             add_ManagementServiceServicer_to_server(management, api)
             for server in (nodes, api):
                 await server.start()
@@ -121,7 +127,16 @@ async def run(config: LbConfig) -> None:
                     " and read what they say; gale-ctl tls init makes certificates"
                 )
             log.info("gale-lb is up", version=gale.__version__, address=address, config_hash=config.shared.hash)
-            await until_told_to_stop(controller)
+
+            def reload() -> None:
+                nonlocal config
+                before, config = config, reread(config, read, reload_lb, supervisor)
+                if config is not before:
+                    controller.announce(replace(me, shared=config.shared, enforces=config.enforces))
+                    consensus.introduce(replace(hello, shared=config.shared, enforces=config.enforces))
+
+            await until_told_to_stop(controller, reload, supervisor)
+            supervisor.stopping("hands leadership over; its programs go on forwarding")
     log.info("gale-lb stops; its programs stay attached and go on forwarding (gale-lb --detach removes them)")
 
 
@@ -163,19 +178,34 @@ def remove(config: LbConfig) -> None:
         put_back(config.private_interface)
 
 
-async def until_told_to_stop(controller: Controller) -> None:
+async def until_told_to_stop(controller: Controller, reload: Callable[[], None], supervisor: Supervisor) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    loop = asyncio.create_task(controller.run())
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload)
     stopping = asyncio.create_task(stop.wait())
+    for_ever = (
+        asyncio.create_task(controller.run()),
+        asyncio.create_task(supervisor.report(controller.stepped, lambda: standing(controller))),
+    )
     try:
-        await asyncio.wait((loop, stopping), return_when=asyncio.FIRST_COMPLETED)
-        if loop.done():
-            loop.result()  # the loop ends only by failing
+        done, _ = await asyncio.wait((stopping, *for_ever), return_when=asyncio.FIRST_COMPLETED)
+        for task in done - {stopping}:
+            task.result()  # these end only by failing
     finally:
-        loop.cancel()
-        stopping.cancel()
+        for task in (stopping, *for_ever):
+            task.cancel()
+
+
+def standing(controller: Controller) -> Standing:
+    """For `systemctl status`: ready once it forwards, for whatever it then lacks it goes on forwarding."""
+    status, nodes = controller.local_status(), controller.state.nodes.values()
+    if not controller.forwards:
+        waits = "learns what was committed" if status.consensus.quorum else "waits for a majority of the load balancers"
+        return Standing(False, f"starting: {waits}")
+    routing = f"{sum(1 for node in nodes if node.phase is Phase.ROUTING)} of {len(nodes)} nodes route"
+    leader = f"leader {status.consensus.leader}" if status.consensus.quorum else "NO QUORUM: nothing is decided"
+    return Standing(True, f"forwarding; {routing}; {leader}")
 
 
 def own_address(quorum: Iterable[str], addresses: Iterable[str], interface: str) -> str:

@@ -12,13 +12,14 @@ changed on this machine is put back afterwards.
 import asyncio
 import random
 import signal
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import suppress
 
 import structlog
 
 import gale
 from gale.config import NodeConfig
+from gale.config.reloading import reload_node
 from gale.core.backoff import backoff_s
 from gale.core.state import Phase
 from gale.errors import RemoteError
@@ -26,8 +27,10 @@ from gale.prepare.memory import Memory
 from gale.prepare.needs import Offer, Told
 from gale.prepare.preparation import Preparation, Preparer
 from gale.probe import Prober
+from gale.reload import reread
 from gale.rpc.client import NodeLink, Server, node_link
 from gale.rpc.v1 import node_pb2 as pb
+from gale.supervisor import Standing, Supervisor
 from gale.tls import Role, credentials
 
 log = structlog.get_logger()
@@ -37,8 +40,9 @@ GOODBYE_S = 3.0
 PAUSE_MOST_S = 5.0  # between two tries to reach a load balancer
 
 
-async def run(config: NodeConfig) -> None:
-    """Send checks until SIGTERM or SIGINT, then say goodbye. Raises HostError when its certificate is unfit."""
+async def run(config: NodeConfig, read: Callable[[], NodeConfig], supervisor: Supervisor) -> None:
+    """Send checks until SIGTERM or SIGINT, then say goodbye. `read`: the configuration anew, at SIGHUP. Raises
+    HostError when its certificate is unfit."""
     own = credentials(config.tls, Role.NODE, [config.name])
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -55,9 +59,22 @@ async def run(config: NodeConfig) -> None:
     ]
     tasks = [asyncio.create_task(conversation.keep_up()) for conversation in conversations]
     stopping = asyncio.create_task(stop.wait())
-    done, _ = await asyncio.wait([stopping, probing, keeping, *tasks], return_when=asyncio.FIRST_COMPLETED)
+    reporting = asyncio.create_task(supervisor.report(loop_turned, lambda: standing(config.name, conversations)))
+
+    def reload() -> None:
+        nonlocal config
+        before, config = config, reread(config, read, reload_node, supervisor)
+        if config is not before:
+            prober.ask(config.probe, config.probe_interval_s, config.probe_timeout_s)
+            for conversation in conversations:
+                conversation.renew(config)
+
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload)
+    done, _ = await asyncio.wait([stopping, probing, keeping, reporting, *tasks], return_when=asyncio.FIRST_COMPLETED)
     for task in done - {stopping}:
         task.result()  # these end only when told to, or by failing
+    reporting.cancel()
+    supervisor.stopping("says goodbye")
     _, late = await asyncio.wait(tasks, timeout=GOODBYE_S)
     for task in (*late, probing, keeping):
         task.cancel()
@@ -71,6 +88,19 @@ async def run(config: NodeConfig) -> None:
 def undo() -> bool:
     """Put back what a gale-node that was killed has changed. True if there is nothing more. Raises HostError."""
     return Preparer(Memory()).undo()
+
+
+async def loop_turned() -> None:
+    """Everything here waits for others: that the loop turns is all that can be asked."""
+
+
+def standing(name: str, conversations: Sequence["Conversation"]) -> Standing:
+    """For `systemctl status`: ready once a load balancer has answered."""
+    phases = [conversation.phase for conversation in conversations if conversation.phase]
+    if not phases:
+        return Standing(False, "no load balancer has answered yet")
+    told = ", ".join(f"{phase} at {phases.count(phase)}" for phase in sorted(set(phases)))
+    return Standing(True, f"{name}: {told} of {len(conversations)} load balancers")
 
 
 async def first_of(*events: asyncio.Event, timeout_s: float) -> None:
@@ -92,27 +122,43 @@ class Conversation:
         self._prober = prober
         self._preparation = preparation
         self._stop = stop
+        self._renewed = asyncio.Event()
         self._last_told: tuple[str, str, str] | None = None
         self._attempt = 0
         self._most_s = PAUSE_MOST_S
         self.goodbye_taken = False
 
+    @property
+    def phase(self) -> str:
+        """As this load balancer says; empty while it does not answer."""
+        return self._last_told[0] if self._last_told and self._attempt == 0 else ""
+
+    def renew(self, config: NodeConfig) -> None:
+        """Begin anew, without a pause and without a goodbye, as this says: weight, services."""
+        self._config = config
+        self._renewed.set()
+
     async def keep_up(self) -> None:
         while not self._stop.is_set():
+            self._renewed.clear()
             try:
                 async with node_link(self._server) as link:
                     config = await link.get_config(gale.__version__, CONNECT_S)
                     self._most_s = min(PAUSE_MOST_S, config.checks_timeout_ms / 2000)  # heard before it is missed
                     await self._preparation.hear(str(self._server), told(config, self._config.services))
                     await self._report(link, config.interval_ms / 1000, config.checks_timeout_ms / 1000)
-                    reason = "it ended the stream"
+                    reason = ""
             except RemoteError as error:
                 reason = str(error)
             except TimeoutError:
                 reason = "its answer is overdue"
             if self._stop.is_set():
                 return
-            if self._attempt == 0:
+            if self._renewed.is_set():
+                continue
+            if not reason:
+                log.info("a load balancer has it that this node begins anew", load_balancer=str(self._server))
+            elif self._attempt == 0:
                 log.warning("load balancer lost, trying again", load_balancer=str(self._server), reason=reason)
             with suppress(TimeoutError):
                 await asyncio.wait_for(
@@ -131,10 +177,12 @@ class Conversation:
 
     async def _checks(self, interval_s: float) -> AsyncIterator[pb.Check]:
         while not self._stop.is_set():
+            if self._renewed.is_set():
+                return
             changes = self._prober.changed, self._preparation.changed
             reason = self._prober.reason or self._preparation.reason(str(self._server))
             yield self._check(pb.CONDITION_NOT_SERVING if reason else pb.CONDITION_SERVING, reason)
-            await first_of(*changes, self._stop, timeout_s=interval_s)
+            await first_of(*changes, self._renewed, self._stop, timeout_s=interval_s)
         yield self._check(pb.CONDITION_GOODBYE)
 
     def _check(self, condition: pb.Condition.ValueType, reason: str = "") -> pb.Check:

@@ -46,20 +46,25 @@ class Prober:
     """What the probes amount to. Without a probe the service is taken to be well as long as the agent runs."""
 
     def __init__(self, probe: Probe | None, interval_s: float, timeout_s: float) -> None:
-        self._probe = probe
-        self._interval_s = interval_s
-        self._timeout_s = timeout_s
+        self._asking = asyncio.Event()
+        self.ask(probe, interval_s, timeout_s)
         self._failed = FAILS  # not well until it was seen well
         self.serving = probe is None
         self.reason = "" if self.serving else "the service has not been seen well yet"
         self.changed = asyncio.Event()
 
+    def ask(self, probe: Probe | None, interval_s: float, timeout_s: float) -> None:
+        """From now on this. What was found before counts until there is an answer."""
+        self._probe, self._interval_s, self._timeout_s = probe, interval_s, timeout_s
+        self._asking.set()
+
     async def run(self) -> None:
         """Until cancelled; `changed` is replaced by a new event each time it is set."""
-        while self._probe is not None:
-            self.weigh(await problem(self._probe, self._timeout_s))
-            await asyncio.sleep(self._interval_s)
-        await asyncio.Event().wait()  # nothing to ask, for as long as the agent runs
+        while True:
+            self._asking.clear()
+            self.weigh(await problem(self._probe, self._timeout_s) if self._probe else None)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._asking.wait(), self._interval_s if self._probe else None)
 
     def weigh(self, what: str | None) -> None:
         """Take one probe's result."""

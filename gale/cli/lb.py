@@ -1,6 +1,8 @@
 """gale-lb: run a load balancer on this machine."""
 
+import faulthandler
 import os
+from functools import partial
 from pathlib import Path
 
 import click
@@ -10,8 +12,9 @@ import gale
 from gale.cli.checking import checked
 from gale.cli.failing import debug_option, one_line_errors
 from gale.config import load_lb
-from gale.errors import HostError
+from gale.dataplane.rights import require_rights
 from gale.log import configure
+from gale.supervisor import Supervisor
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -29,8 +32,7 @@ def main(config: Path, check: bool, detach: bool, debug: bool) -> None:
         for warning in settings.warnings:
             click.echo(f"{config}: warning: {warning}", err=True)
         return
-    if os.geteuid() != 0:
-        raise HostError("gale-lb loads programs into the kernel and needs root: run it with sudo")
+    require_rights()
     configure("debug" if debug else "info")
     from gale import lb  # loads Raft and gRPC, which only a running load balancer needs
 
@@ -38,7 +40,8 @@ def main(config: Path, check: bool, detach: bool, debug: bool) -> None:
         lb.remove(settings)
         click.echo(f"{settings.public_interface} and {settings.private_interface} are as they were before gale")
         return
-    uvloop.run(lb.run(settings))
+    faulthandler.enable()  # a watchdog's SIGABRT then says where the loop is stuck
+    uvloop.run(lb.run(settings, partial(load_lb, config), Supervisor.of(os.environ)))
 
 
 if __name__ == "__main__":

@@ -1,5 +1,8 @@
 """gale-node: register this machine as a node, and keep it registered."""
 
+import faulthandler
+import os
+from functools import partial
 from pathlib import Path
 
 import click
@@ -11,6 +14,7 @@ from gale.cli.failing import debug_option, one_line_errors
 from gale.config import load_node
 from gale.errors import HostError
 from gale.log import configure
+from gale.supervisor import Supervisor
 from gale.tls import Role, credentials
 
 
@@ -40,7 +44,8 @@ def main(config: Path | None, check: bool, undo: bool, debug: bool) -> None:
         click.echo(f"{config}: right; node {settings.name} checks in at {', '.join(settings.load_balancers)}")
         return
     configure("debug" if debug else "info")
-    uvloop.run(node.run(settings))
+    faulthandler.enable()  # a watchdog's SIGABRT then says where the loop is stuck
+    uvloop.run(node.run(settings, partial(load_node, config), Supervisor.of(os.environ)))
 
 
 if __name__ == "__main__":

@@ -10,6 +10,8 @@ while a report is on its way add nothing; they make the node a little later, nev
 Time is handed in: `now_ms` is monotonic. If this process did not run for a while, it heard nothing because it did not
 listen, and every deadline moves by that while.
 
+A shorter timeout is used once the longer one before it is over: until then nodes go on as they were told.
+
 The nodes are kept in the order in which they were last heard, so that those who are silent are found at the front, and
 a quiet cluster of ten thousand costs nothing.
 """
@@ -42,6 +44,8 @@ class Watch:
         self._me = me
         self._stall_ms = stall_ms
         self._timeout_ms = 0
+        self._shorter_from_ms: int | None = None
+        self._agreed = False
         self._seen: dict[str, _Seen] = {}
         self._news: dict[str, None] = {}  # a check or a goodbye came that has not been weighed yet
         self._unwell: set[str] = set()  # said that it does not serve, or goodbye
@@ -73,7 +77,7 @@ class Watch:
 
     def tick(self, state: ClusterState, now_ms: int) -> None:
         """Note the passing of time, and take up nodes that the log says this load balancer has heard from."""
-        self._timeout_ms = state.shared.health.checks_timeout_ms
+        self._heed(state, now_ms)
         if self._ticked_ms is not None and (gap_ms := now_ms - self._ticked_ms) > self._stall_ms:
             for seen in self._seen.values():
                 seen.heard_ms += gap_ms
@@ -88,6 +92,16 @@ class Watch:
             if count > 0 and name not in self._seen:
                 self._seen[name] = _Seen(now_ms)
 
+    def _heed(self, state: ClusterState, now_ms: int) -> None:
+        """The timeout that is in force for those who were heard."""
+        told_ms = state.shared.health.checks_timeout_ms
+        if told_ms < self._timeout_ms and self._agreed and self._seen:
+            if self._shorter_from_ms is None:
+                self._shorter_from_ms = now_ms + self._timeout_ms
+            if now_ms < self._shorter_from_ms:
+                return
+        self._timeout_ms, self._shorter_from_ms, self._agreed = told_ms, None, state.reference is not None
+
     def excuse(self, until_ms: int) -> None:
         """Until then nobody could be heard here: silence counts from there."""
         for seen in self._seen.values():
@@ -95,7 +109,7 @@ class Watch:
 
     def due(self, state: ClusterState, now_ms: int) -> tuple[Observation, ...]:
         """What to report now, as much as one report may hold. Ask again only when the report before has ended."""
-        self._timeout_ms = state.shared.health.checks_timeout_ms
+        self._heed(state, now_ms)
         due: list[Observation] = []
         room = REPORT_BYTES_MAX
         silent = self._silent(now_ms)

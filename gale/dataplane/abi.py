@@ -11,8 +11,8 @@ from pathlib import Path
 
 import gale
 
-BPF_DIRECTORY = Path(gale.__file__).parent.parent / "bpf"
-"""The C sources: beside the package, in the checkout that gale is installed from."""
+BPF_DIRECTORY = Path(gale.__file__).parent / "bpf"
+"""The C sources: a link in a checkout, a folder of the package where a wheel was installed."""
 
 _VERDICT = re.compile(r'VERDICT\((?P<name>[A-Z0-9_]+), (?P<action>[A-Z]+), "(?P<meaning>[^"]+)"\)')
 

@@ -19,9 +19,9 @@ from typing import Any
 
 from pyroute2.netlink.exceptions import NetlinkError
 
+from gale.dataplane.known import program_by_id, program_name
 from gale.dataplane.links import interface_index
 from gale.dataplane.netlink import ask, unless
-from gale.dataplane.syscall import program_by_id, program_name
 from gale.dataplane.tcfilters import Filter, list_filters
 from gale.errors import DataplaneError
 
@@ -175,7 +175,7 @@ def _attach_xdp(ipr: Any, interface: str, index: int, descriptor: int, own: str)
     there = _xdp_programs(ipr, index)
     for number in there.values():
         if (name := program_name(number)) != own:
-            raise DataplaneError(f"{interface}: another XDP program is attached, {name!r}: take it off first")
+            raise DataplaneError(f"{interface}: another XDP program is attached, {name or number!r}: take it off first")
     reasons = []
     for mode in there or _MODES:
         with _held(there.get(mode)) as present:

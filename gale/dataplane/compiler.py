@@ -18,8 +18,10 @@ import subprocess
 import sys
 import sysconfig
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+import gale
 from gale.dataplane.abi import BPF_DIRECTORY
 from gale.dataplane.compiled import Compiled
 from gale.dataplane.layout import Layout
@@ -69,7 +71,7 @@ def compile_text(text: bytes, cflags: Sequence[str], programs: Iterable[str]) ->
         "cflags": ["-g0", *(f"-I{directory}" for directory in (BPF_DIRECTORY, *user_api)), *cflags],
         "programs": list(programs),
     }
-    package = str(BPF_DIRECTORY.parent)
+    package = str(Path(gale.__file__).parents[1])
     path = os.pathsep.join([package, *filter(None, [os.environ.get("PYTHONPATH")])])
     try:
         child = subprocess.run(

@@ -6,11 +6,13 @@ Whatever moment gale-lb was killed at, the one step that decides is the kernel's
 
 Two maps say what the others are. `layout` holds their shapes, which another build may have, and `secrets` the random
 numbers that place flows. Both, and the tables that a start goes on with, are bound
-to the program, so they live as long as it does, and are found by it.
+to the program, so they live as long as it does, and are found by it. The program is pinned as well, so that a gale-lb
+with few rights may open it (known.py).
 
-    /sys/fs/bpf/gale/<interface>[-<network namespace>]/maps/   the maps; swapped as one folder by a start
-    /sys/fs/bpf/gale/<interface>[-<network namespace>]/filter  a note: on which interface there is a filter of gale's
-    /sys/fs/bpf/gale/<interface>[-<network namespace>]/clsact  a note: on which the qdisc that carries it is gale's, too
+    /sys/fs/bpf/gale/<interface>-<network namespace>/maps/            the maps; swapped as one folder by a start
+    /sys/fs/bpf/gale/<interface>-<network namespace>/maps/programs/   the program that uses them
+    /sys/fs/bpf/gale/<interface>-<network namespace>/filter           a note: on which interface gale has a filter
+    /sys/fs/bpf/gale/<interface>-<network namespace>/clsact           a note: on which its qdisc is gale's, too
 """
 
 import ctypes
@@ -18,7 +20,6 @@ import json
 import os
 import struct
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,24 +27,22 @@ import structlog
 
 from gale.dataplane import attach
 from gale.dataplane.bpfmap import BpfMap
+from gale.dataplane.known import BPF_FS, PROGRAMS, folder_name, map_by_id, program_by_id
 from gale.dataplane.layout import ARRAY, Layout
 from gale.dataplane.namespace import cookie
 from gale.dataplane.program import PUBLIC_PROGRAM, Program, Secrets
 from gale.dataplane.syscall import (
     bind_map,
     create_map,
-    map_by_id,
     map_info,
     pin,
     pinned,
-    program_by_id,
     program_info,
 )
 from gale.errors import DataplaneError, HostError
 
 log = structlog.get_logger()
 
-BPF_FS = Path("/sys/fs/bpf")
 KEPT = ("flows", "returns", "fragments")
 """Maps that a start goes on with."""
 
@@ -76,8 +75,7 @@ class Pins:
     def __init__(self, interface: str, root: Path = BPF_FS) -> None:
         self._interface = interface
         self._root = root
-        name = interface.replace("%", "%25").replace(".", "%2e")  # the file system wants no dots
-        self.folder = root / "gale" / (name + _namespace())
+        self.folder = root / "gale" / folder_name(interface)
         self._maps, self._next = self.folder / "maps", self.folder / "next"
 
     def find(self) -> Old | None:
@@ -102,11 +100,12 @@ class Pins:
 
     # In the order of a start: a kill after any of them leaves nothing that a next start would mind
 
-    def stage(self, maps: Mapping[str, BpfMap]) -> None:
-        """Give new maps names beside the old ones."""
+    def stage(self, maps: Mapping[str, BpfMap], program: Program) -> None:
+        """Give new maps names beside the old ones, and the program."""
         self.mount()
         _remove(self._next)
-        self._next.mkdir(parents=True)
+        (self._next / PROGRAMS).mkdir(parents=True)
+        pin(program.public_fd, str(self._next / PROGRAMS / PUBLIC_PROGRAM))
         for name, each in maps.items():
             pin(each.fd, str(self._next / name))
 
@@ -140,8 +139,10 @@ class Pins:
         (self.folder / what).unlink(missing_ok=True)
 
     def hold(self, maps: Mapping[str, BpfMap]) -> bool:
-        """Whether these maps are what is pinned."""
+        """Whether these maps are what is pinned, beside their program."""
         held = self._of_folder()
+        if not (self._maps / PROGRAMS / PUBLIC_PROGRAM).exists():
+            return False
         try:
             return {name: map_info(each).id for name, each in held.items()} == {
                 name: map_info(each.fd).id for name, each in maps.items()
@@ -161,8 +162,9 @@ class Pins:
                 _LIBC.umount(str(self._root).encode())
 
     def mount(self) -> None:
-        """See to it that there is a BPF file system."""
-        if _is_bpf_fs(self._root):
+        """See to it that there is a BPF file system. It may be there for gale's part alone."""
+        own = self._root / "gale"
+        if _is_bpf_fs(own if own.is_dir() else self._root):
             return
         if _LIBC.mount(b"bpf", str(self._root).encode(), b"bpf", 0, None) < 0:
             why = os.strerror(ctypes.get_errno())
@@ -174,8 +176,11 @@ class Pins:
         log.info("mounted a BPF file system", at=str(self._root))
 
     def _of_program(self, number: int) -> dict[str, int]:
-        """Name -> file descriptor of the maps of gale's program."""
-        descriptor = program_by_id(number)
+        """Name -> file descriptor of the maps of gale's program. What cannot be opened is none of gale's."""
+        try:
+            descriptor = program_by_id(number)
+        except PermissionError:
+            return {}
         try:
             info = program_info(descriptor)
         finally:
@@ -184,7 +189,7 @@ class Pins:
         return {map_info(each).name: each for each in held}
 
     def _of_folder(self) -> dict[str, int]:
-        names = [entry.name for entry in self._maps.iterdir()] if self._maps.is_dir() else []
+        names = [entry.name for entry in self._maps.iterdir() if entry.is_file()] if self._maps.is_dir() else []
         return {name: pinned(str(self._maps / name)) for name in names}
 
 
@@ -208,15 +213,6 @@ def _described(held: Mapping[str, int]) -> Old | None:
 
 def _shape(layout: Layout) -> tuple[str, int, int, int, int]:
     return layout.name, layout.kind, layout.key_size, layout.value_size, layout.max_entries
-
-
-def _namespace() -> str:
-    """Nothing in the network namespace of the machine, if that can be told."""
-    inode = os.stat("/proc/self/ns/net").st_ino
-    with suppress(PermissionError):
-        if inode == os.stat("/proc/1/ns/net").st_ino:
-            return ""
-    return f"-{inode}"
 
 
 def _is_bpf_fs(path: Path) -> bool:

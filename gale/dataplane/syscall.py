@@ -116,25 +116,6 @@ def program_info(descriptor: int) -> ProgramInfo:
     return ProgramInfo(number, _text(name), tuple(ids[: min(maps, _MAPS_MAX)]))
 
 
-def program_by_id(number: int) -> int:
-    """A file descriptor of a loaded program. Raises OSError if there is none with this id."""
-    return bpf(PROG_GET_FD_BY_ID, struct.pack("=I", number))[0]
-
-
-def map_by_id(number: int) -> int:
-    """A file descriptor of a map. Raises OSError if there is none with this id."""
-    return bpf(MAP_GET_FD_BY_ID, struct.pack("=I", number))[0]
-
-
-def program_name(number: int) -> str:
-    """The name of the loaded program with this id. Raises OSError if there is none."""
-    descriptor = program_by_id(number)
-    try:
-        return program_info(descriptor).name
-    finally:
-        os.close(descriptor)
-
-
 def create_map(name: str, kind: int, key_size: int, value_size: int, max_entries: int, flags: int = 0) -> int:
     """A file descriptor of a new map. Raises OSError."""
     shape = kind, key_size, value_size, max_entries, flags

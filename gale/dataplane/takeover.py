@@ -118,7 +118,7 @@ class Start:
     # the steps
 
     def _stage(self) -> None:
-        self._pins.stage(self._pinned)
+        self._pins.stage(self._pinned, self.program)
 
     def _convert_most(self) -> None:
         if self._conversions:

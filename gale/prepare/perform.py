@@ -139,5 +139,5 @@ def _explained(action: Callable[[], Any]) -> Any:
     except (NetlinkError, OSError) as error:
         code = error.code if isinstance(error, NetlinkError) else error.errno
         if code in (errno.EPERM, errno.EACCES, errno.EROFS):
-            raise HostError("not permitted: modes l2 and l3 need gale-node to run as root") from error
+            raise HostError("not permitted: modes l2 and l3 need gale-node to run as root, or by its unit") from error
         raise HostError(str(error.args[-1]) if error.args else str(error)) from error

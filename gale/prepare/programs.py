@@ -2,11 +2,18 @@
 
 They hold on to their maps, so both stay when gale-node ends, however it ends. New contents are a new load: the maps are
 full before a program takes its predecessor's place, and the kernel exchanges the two in one step.
+
+Where gale has a folder in the BPF file system the XDP program is pinned, before it is attached, so that a gale-node
+with few rights knows it again (gale/dataplane/known.py).
+
+    /sys/fs/bpf/gale/node-<interface>-<network namespace>/decap/programs/gale_decap-<id>
 """
 
 import hashlib
 import struct
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
 
 from gale.dataplane.abi import BPF_DIRECTORY
 from gale.dataplane.address import packed
@@ -21,8 +28,10 @@ from gale.dataplane.attach import (
     xdp_program,
 )
 from gale.dataplane.compiler import source
+from gale.dataplane.known import OWN, PROGRAMS, folder_name
 from gale.dataplane.links import interfaces
 from gale.dataplane.program import Program, load_source
+from gale.dataplane.syscall import pin, program_info
 from gale.prepare.plan import CLAMP, DECAP, Contents
 
 _SOURCES = ("decap.c", "address.h", "csum.h")
@@ -51,7 +60,10 @@ def _fill(program: Program, name: str, entries: Mapping[str, int]) -> None:
 def attach(program: Program, name: str, interface: str) -> str:
     """How: "native" or "generic" for XDP, else "tc"."""
     if name == DECAP:
-        return attach_xdp(interface, program.fds[name], name)
+        pinned = _pin(program.fds[name], interface)
+        how = attach_xdp(interface, program.fds[name], name)
+        _unpin(interface, but=pinned)
+        return how
     attach_filter(interface, program.fds[name], name, "egress")
     return "tc"
 
@@ -59,9 +71,12 @@ def attach(program: Program, name: str, interface: str) -> str:
 def detach(name: str, interface: str, clsact: bool) -> bool:
     """False if there is nothing to take off. `clsact`: the interface had a qdisc for TC programs before."""
     if interface not in interfaces():
+        _unpin(interface)
         return False
     if name == DECAP:
-        return detach_xdp(interface, name)
+        taken = detach_xdp(interface, name)
+        _unpin(interface)
+        return taken
     taken = remove_filters(interface, name, "egress") > 0
     if not clsact and has_clsact(interface):
         remove_clsact(interface)
@@ -75,3 +90,30 @@ def attached(among: Iterable[str]) -> Iterator[tuple[str, str]]:
             yield interface, DECAP
         if filters(interface, CLAMP, "egress"):
             yield interface, CLAMP
+
+
+def _folder(interface: str) -> Path:
+    return OWN / f"node-{folder_name(interface)}" / "decap" / PROGRAMS
+
+
+def _pin(descriptor: int, interface: str) -> str:
+    """Gives the name; one that is pinned already keeps it."""
+    name = f"{DECAP}-{program_info(descriptor).id}"
+    if OWN.is_dir():
+        _folder(interface).mkdir(parents=True, exist_ok=True)
+        with suppress(FileExistsError):
+            pin(descriptor, str(_folder(interface) / name))
+    return name
+
+
+def _unpin(interface: str, but: str = "") -> None:
+    """What was pinned for an interface, and its folders once they are empty."""
+    folder = _folder(interface)
+    if not folder.is_dir():
+        return
+    for entry in folder.iterdir():
+        if entry.name != but:
+            entry.unlink()
+    if not but:
+        for empty in (folder, folder.parent, folder.parent.parent):
+            empty.rmdir()

@@ -90,6 +90,11 @@ class RaftConsensus:
         await self._replica.transport.start()
         self._ticking = asyncio.get_running_loop().create_task(self._tick_for_ever())
 
+    def introduce(self, hello: Hello) -> None:
+        """Another configuration than before: the peers judge it anew. Address and list of members are the same."""
+        self._hello = hello
+        self._replica.transport.introduce(hello)
+
     async def stop(self) -> None:
         """Hand leadership over, if there is anybody to take it, and end."""
         if self._ticking:

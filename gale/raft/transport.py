@@ -178,6 +178,13 @@ class PeerTransport(Transport):
             task.cancel()
         self._streams.close()
 
+    def introduce(self, hello: Hello) -> None:
+        """In other words than before: connections end, and the next ones begin with these."""
+        self._hello = replace(hello, key=self._hello.key)
+        for peer in self._peers.values():
+            if peer.stream:
+                peer.stream.abort()
+
     @property
     def fresh_peers(self) -> int:
         """Connected ones that have no log and never had one."""

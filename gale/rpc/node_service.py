@@ -3,6 +3,8 @@
 With certificates its name is its certificate's. Without, the name is what the node says it is; the state sees to it
 that one name has one address.
 
+A node learns how often to check in when it begins. When that has changed its stream ends, so that it asks again.
+
 A stream that is too fast is read more slowly, which in the end holds back the sender.
 """
 
@@ -72,6 +74,7 @@ class NodeService(services.NodeServiceServicer):
     async def Checks(self, _: AsyncIterator[pb.Check], context: grpc.aio.ServicerContext) -> None:
         """Checks are read and answered one by one: generators would cost more than a kilobyte for each node."""
         address, who, pace = peer_address(context.peer()), caller(context), Pace(CHECKS_PER_S, CHECKS_BURST)
+        timeout_ms = self._gate.policy().checks_timeout_ms
         while (check := await context.read()) is not grpc.aio.EOF:
             if delay_s := pace.delay_s(asyncio.get_running_loop().time()):
                 await asyncio.sleep(delay_s)
@@ -87,6 +90,8 @@ class NodeService(services.NodeServiceServicer):
                 return
             serving = check.condition == pb.CONDITION_SERVING
             await context.write(_reply(self._gate.check(info, serving, _one_line(check.reason))))
+            if self._gate.policy().checks_timeout_ms != timeout_ms:
+                return  # the node asks again how to check in
 
 
 def _reply(standing: Standing) -> pb.CheckReply:

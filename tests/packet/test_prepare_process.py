@@ -16,6 +16,8 @@ import pytest
 
 from gale.core.shared import HealthPolicy
 from gale.core.state import NodeInfo
+from gale.dataplane.known import OWN
+from gale.dataplane.pins import Pins
 from gale.dataplane.settings import Listener
 from gale.ports import Standing
 from gale.prepare.memory import RUN
@@ -209,6 +211,26 @@ def test_killed_and_started_again(net: Net, start: Callable[..., Agent]) -> None
         assert "program attached" not in second.log.read_text()
         second.end(signal.SIGTERM)
     assert net.machine() == before
+
+
+def test_few_rights_are_enough_also_for_one_that_finds_what_another_left(net: Net, start: Callable[..., Agent]) -> None:
+    """Those of the unit: CAP_SYS_ADMIN, by which the kernel tells whose programs are attached, is not among them."""
+    before = net.machine()
+    rights = ("setpriv", "--bounding-set=-all,+bpf,+perfmon,+net_admin", "--inh-caps=-all", "--")
+    Pins("lo").mount()
+    OWN.mkdir(exist_ok=True)
+    with load_balancer(net, "l3") as gate:
+        first = start(*rights)
+        eventually(lambda: gate.serving, START_S)
+        first.end(signal.SIGKILL)
+        gate.last = None
+        second = start(*rights)
+        eventually(lambda: gate.last is not None, START_S)
+        assert gate.serving
+        second.end(signal.SIGTERM)
+        assert "program taken off" in second.log.read_text()
+    assert net.machine() == before
+    assert not list(OWN.glob(f"node-*-{net.inside('stat', '-Lc', '%i', '/proc/self/ns/net').strip()}"))
 
 
 def test_without_rights_it_says_so_and_does_not_serve(net: Net, start: Callable[..., Agent]) -> None:

@@ -1,5 +1,6 @@
 """A start goes on with what forwards: flows live on, over builds and changes, whatever moment a start is killed at."""
 
+import json
 import os
 import shutil
 import signal
@@ -178,6 +179,34 @@ def test_a_start_may_be_killed_at_every_step(net: Network, stack: ExitStack) -> 
         assert len(attach.filters("private", PRIVATE_PROGRAM)) == 1
         assert {entry.name for entry in Pins("public").folder.iterdir()} == {"maps", "filter", "clsact"}
     third.close()
+
+
+def with_few_rights(net: Network) -> dict[str, Any]:
+    """What a process with the rights of the unit finds: without CAP_SYS_ADMIN the kernel opens nothing by its id."""
+    script = (
+        "import json; from gale.dataplane import attach; from gale.dataplane.pins import Pins;"
+        "from gale.dataplane.syscall import map_info; old = Pins('public').find();"
+        "maps = {name: map_info(each.fd).id for name, each in old.maps.items()} if old else {};"
+        "print(json.dumps({'program': attach.xdp_program('public'), 'maps': maps}))"
+    )
+    rights = ("setpriv", "--bounding-set=-all,+bpf,+perfmon,+net_admin,+net_raw", "--inh-caps=-all", "--")
+    said = run("nsenter", f"--net=/run/netns/{net.balancer}", *rights, sys.executable, "-c", script)
+    return dict(json.loads(said))
+
+
+def test_what_forwards_is_found_without_the_right_to_everything(net: Network, stack: ExitStack) -> None:
+    """Whatever moment the start before was killed at, also while the names are those of two starts."""
+    first = started(net, IPV4)
+    second = loaded(net, IPV4)
+    steps = len(start_of(second).steps())
+    for taken in (0, 1, 4, 7, steps):
+        killed_at(net, start_of(second), taken)
+        found_now, forwarding = with_few_rights(net), found(net)
+        assert found_now["program"] == PUBLIC_PROGRAM
+        assert found_now["maps"] == {name: map_info(each.fd).id for name, each in forwarding.maps.items()}
+    shutil.rmtree(Pins("public").folder.with_name(f"public-{Path('/run/netns', net.balancer).stat().st_ino}"))
+    assert with_few_rights(net) == {"program": "", "maps": {}}
+    first.close()
 
 
 def names_do_not_count_elsewhere(net: Network) -> None:

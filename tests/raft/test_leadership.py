@@ -167,6 +167,22 @@ async def test_where_none_is_enforced_another_configuration_is_told_on_both_side
         await eventually(lambda: "1 here, 2 there" in cluster.running[first].status().differs.get(apart, ""))
 
 
+async def test_a_load_balancer_that_introduces_itself_anew_is_judged_anew_and_deposes_nobody(tmp_path: Path) -> None:
+    async with trio(tmp_path) as cluster:
+        first = await filled(cluster)
+        term = cluster.running[first].status().term
+        other = replace(SHARED, health=HealthPolicy(2))
+        hellos = {address: Hello(address, tuple(sorted(cluster.quorum)), other) for address in cluster.quorum}
+        cluster.running[first].introduce(hellos.pop(first))
+        await eventually(lambda: cluster.running[first].status().differs.keys() == hellos.keys())
+        await eventually(lambda: all(first in cluster.running[apart].status().differs for apart in hellos))
+        for apart, hello in hellos.items():
+            cluster.running[apart].introduce(hello)
+        await eventually(lambda: not any(running.status().differs for running in cluster.running.values()))
+        assert {running.status().leader for running in cluster.running.values()} == {first}
+        assert cluster.running[first].status().term == term
+
+
 async def test_lists_may_differ_by_one_member_while_they_change_and_not_by_two(tmp_path: Path) -> None:
     async with trio(tmp_path) as cluster:
         leader = await cluster.leader()

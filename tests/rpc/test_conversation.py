@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import grpc
@@ -89,15 +90,15 @@ async def load_balancer(
 
 
 @asynccontextmanager
-async def node(server: str, prober: Prober | None = None) -> AsyncIterator[asyncio.Event]:
-    """A node's conversation; yields the event that tells it to stop."""
+async def node(server: str, prober: Prober | None = None) -> AsyncIterator[Conversation]:
+    """A node's conversation, which is told to stop at the end."""
     stop = asyncio.Event()
     config = NodeConfig("web", (server,), weight=2)
     preparation = Preparation(Preparer(Memory(), 1, "2001:db8::11"))
     conversation = Conversation(config, Server(server), prober or Prober(None, 1, 1), preparation, stop)
     task = asyncio.create_task(conversation.keep_up())
     try:
-        yield stop
+        yield conversation
     finally:
         stop.set()
         await asyncio.wait_for(task, 5)
@@ -118,6 +119,26 @@ async def test_a_node_routes_after_its_checks_and_leaves_with_a_goodbye() -> Non
             assert known.info.address6 == "2001:db8::11"
         assert box.phase() is Phase.LEFT
         assert known.fails == 0
+
+
+async def test_another_weight_is_taken_without_leaving() -> None:
+    config = NodeConfig("web", ("",), weight=9)  # the addresses stay those of before
+    async with load_balancer() as box, node(box.nodes) as conversation:
+        await eventually(lambda: box.phase() is Phase.ROUTING)
+        conversation.renew(config)
+        await eventually(lambda: box.consensus.state.nodes["web"].info.weight == 9, within_s=0.3)
+        assert [change.after for change in box.consensus.state.transitions].count("routing") == 1
+        assert box.phase() is Phase.ROUTING
+
+
+async def test_a_node_is_told_of_another_timeout_and_does_not_fail_on_the_way() -> None:
+    async with load_balancer() as box, node(box.nodes):
+        await eventually(lambda: box.phase() is Phase.ROUTING)
+        shared = replace(SHARED, health=replace(SHARED.health, checks_timeout_ms=240))  # less than the interval so far
+        box.controller.announce(Announce(0, ADDRESS, "127.0.0.1:1", "0.1.0", shared, enforces=False, leads=False))
+        await asyncio.sleep(1.6)  # the timeout of before is over for 600 ms
+        assert box.phase() is Phase.ROUTING
+        assert not box.consensus.state.nodes["web"].fails
 
 
 async def test_a_service_that_is_not_well_leaves_at_once_and_returns_after_its_checks() -> None:

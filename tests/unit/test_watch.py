@@ -1,5 +1,7 @@
 """What a load balancer reports of what it saw: edges, not beats."""
 
+from dataclasses import replace
+
 from hypothesis import given
 
 from gale.core.commands import (
@@ -180,3 +182,29 @@ def test_the_next_silence_is_known_to_the_millisecond() -> None:
     assert world.watch.until_silence_ms(world.now_ms + 400) == TIMEOUT_MS - 400
     assert world.watch.until_silence_ms(world.now_ms + TIMEOUT_MS) is None
     assert Watch(ME).until_silence_ms(world.now_ms) is None
+
+
+def policy(world: World, timeout_ms: int) -> None:
+    shared = replace(SHARED, health=replace(SHARED.health, checks_timeout_ms=timeout_ms))
+    world.state, _ = put(world.state, Announce(world.now_ms, ME, "", "0.1.0", shared, enforces=False, leads=True))
+
+
+def test_a_shorter_timeout_waits_for_nodes_that_go_on_as_they_were_told() -> None:
+    world = World().routing()
+    policy(world, 1_000)
+    for _ in range(3):  # a check every third of the old timeout, which is all of the new one
+        world.elapse(TIMEOUT_MS // 3)
+        assert not world.report()
+        world.check()
+    world.elapse(1_050)  # the old one is over
+    assert world.report() == (Missed("web"),)
+
+
+def test_a_longer_timeout_holds_at_once() -> None:
+    world = World().routing()
+    world.elapse(TIMEOUT_MS - 50)
+    policy(world, 2 * TIMEOUT_MS)
+    world.elapse(TIMEOUT_MS)
+    assert not world.report()
+    world.elapse(100)
+    assert world.report() == (Missed("web"),)
