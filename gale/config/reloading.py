@@ -20,6 +20,8 @@ _LB_KEYS = {
     "api_port": "private_interface.api_port",
     "quorum": "load_balancer_quorum.addresses",
     "state_directory": "state.directory",
+    "web_address": "web.address",
+    "web_port": "web.port",
     "tls": "[tls]",
 }
 """Fields of LbConfig that need a restart, by the key that an operator knows."""

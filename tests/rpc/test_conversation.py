@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import grpc
@@ -234,6 +235,8 @@ async def test_status_has_the_promised_form() -> None:
     }
     assert (theirs["address"], theirs["role"]) == (other, "unreachable")
     assert "is gale-lb running there?" in theirs["reason"]
+    since = status["nodes"][0].pop("since")
+    assert timedelta(0) <= datetime.now(UTC) - datetime.fromisoformat(since) < timedelta(seconds=10)
     assert status["nodes"] == [
         {
             "id": "web",
@@ -245,6 +248,8 @@ async def test_status_has_the_promised_form() -> None:
             "weight": 2,
             "drained": False,
             "reason": "",
+            "address6": "2001:db8::11",
+            "services": [],
         }
     ]
 
