@@ -26,6 +26,7 @@ import uvloop
 
 import gale
 from gale.clock import SystemClock
+from gale.collector import calm_the_collector
 from gale.core.commands import Announce, Command, Drain, Passed, Report
 from gale.core.hello import Hello
 from gale.core.outcome import Applied
@@ -160,6 +161,7 @@ async def run(given: argparse.Namespace) -> None:
     began_s = time.monotonic()
     replica = Replica(given)
     await replica.consensus.start(changed=lambda: None)
+    calm_the_collector()
     probe = asyncio.create_task(replica.probe())
     say({"started_s": time.monotonic() - began_s})
     reader = asyncio.StreamReader()

@@ -6,7 +6,6 @@ last. On the way out the programs stay attached: the kernel goes on forwarding w
 """
 
 import asyncio
-import gc
 import resource
 import signal
 import socket
@@ -18,6 +17,7 @@ import structlog
 
 import gale
 from gale.clock import SystemClock
+from gale.collector import calm_the_collector
 from gale.config import EffectiveConfig, LbConfig
 from gale.config.reloading import reload_lb
 from gale.controller import Controller
@@ -155,15 +155,6 @@ def raise_open_files() -> int:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     return most
-
-
-def calm_the_collector() -> None:
-    """A full collection of garbage stops the loop for as long as there is much to look at: a second with ten thousand
-    nodes, more than an election takes. What is here now stays anyway and is looked at no more; the next full one comes
-    after millions of objects that nobody has freed, which checks never leave behind and calls two at a time."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(700, 10, 1_000)
 
 
 def within(limits: Limits, files: int) -> Limits:
