@@ -4,4 +4,4 @@ The Raft log decides, the kernel forwards, Python only carries decisions from on
 docs/ARCHITECTURE.md shows the paths of a check and of a packet through these modules.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -18,8 +18,9 @@ import structlog
 
 from gale.core.agenda import next_duty
 from gale.core.apply import impostor, screen
-from gale.core.commands import Announce, Barrier, Command, Drain, Passed, Report
+from gale.core.commands import Announce, Barrier, Command, HandOver, Order, Passed, Report
 from gale.core.degraded import Degraded
+from gale.core.orders import too_new
 from gale.core.outcome import Applied, Outcome, Refusal, Rejected
 from gale.core.plan import Write, after, parted, plan
 from gale.core.shared import HealthPolicy
@@ -171,11 +172,17 @@ class Controller:
         known = self.state.nodes.get(node)
         return self._dataplane.reached(known.number) if known else ()
 
-    async def drain(self, node: str, on: bool) -> Outcome:
-        outcome = await self._consensus.propose(Drain(self._clock.wall_ms(), node, on))
-        if node not in self.state.nodes:  # said again here: of several attempts the first one's outcome may be lost
-            return Rejected(f"no node is called {node}")
+    async def order(self, order: Order) -> Outcome:
+        if reason := too_new(self.state, order):
+            return Rejected(reason)
+        outcome = await self._consensus.propose(replace(order, time_ms=self._clock.wall_ms()))
+        # said again here: of several attempts the first one's outcome may be lost
+        if not isinstance(order, HandOver) and order.node not in self.state.nodes:
+            return Rejected(f"no node is called {order.node}")
         return outcome
+
+    async def hand_over(self, to: str) -> None:
+        await self._consensus.hand_over(to)
 
     async def barrier(self) -> None:
         await self._consensus.propose(Barrier(self._clock.wall_ms()))
@@ -356,8 +363,13 @@ class Controller:
             return
         for transition in state.transitions:
             if transition.sequence > self._logged and not replayed:
-                change = f"{transition.subject}: {transition.before} -> {transition.after}"
-                log.info(change, cause=transition.cause, sequence=transition.sequence)
+                log.info(
+                    f"{transition.subject}: {transition.before} -> {transition.after}",
+                    cause=transition.cause,
+                    who=transition.who,
+                    index=transition.index,
+                    sequence=transition.sequence,
+                )
         self._logged = state.transitions[-1].sequence
 
     def _troubled(self, part: str, reason: str) -> None:

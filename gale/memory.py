@@ -98,8 +98,14 @@ class MemoryConsensus:
             raise ConsensusError("not committed: there is no leader")
         proposal = Proposal(Origin(self._me, self._epoch, len(self.log) + 1), command)
         self.log.append(proposal)
-        self.state, outcome = apply(self.state, proposal)
+        self.state, outcome = apply(self.state, proposal, len(self.log))
         return outcome
+
+    async def hand_over(self, to: str = "") -> None:
+        if self.leader == self._me:
+            if not self.connected - {self._me}:
+                raise ConsensusError("there is nobody to hand over to")
+            self.leader = to or min(self.connected - {self._me})
 
 
 class SetClock:

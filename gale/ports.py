@@ -8,7 +8,7 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from gale.core.commands import Command
+from gale.core.commands import Command, Order
 from gale.core.outcome import Outcome
 from gale.core.plan import Write
 from gale.core.shared import HealthPolicy
@@ -61,6 +61,10 @@ class Consensus(Protocol):
 
     async def propose(self, command: Command) -> Outcome:
         """Append a command and wait until it is applied here. Raises ConsensusError when it ends without an outcome."""
+        ...
+
+    async def hand_over(self, to: str = "") -> None:
+        """Lead no more, if this one does; `to`, or any other, shall. Raises ConsensusError when nobody takes it."""
         ...
 
 
@@ -219,8 +223,12 @@ class Operator(Protocol):
 
     def local_status(self) -> LocalStatus: ...
 
-    async def drain(self, node: str, on: bool) -> Outcome:
-        """Give a node no new flows, or give it some again. Raises ConsensusError when it ends without an outcome."""
+    async def order(self, order: Order) -> Outcome:
+        """Have an order committed; its time is filled in. Raises ConsensusError when it ends without an outcome."""
+        ...
+
+    async def hand_over(self, to: str) -> None:
+        """Lead no more, if this one does. Raises ConsensusError."""
         ...
 
     async def counters(self) -> Counters: ...

@@ -39,8 +39,9 @@ class Asking:
     """The connection of one question, for as many readings as are made. `watched`: there will be more than one.
     `kept`: what a verb wants to remember from one reading to the next."""
 
-    def __init__(self, link: OperatorLink, timeout_s: float, watched: bool) -> None:
+    def __init__(self, link: OperatorLink, timeout_s: float, watched: bool = False, output: str = "json") -> None:
         self._link = link
+        self._output = output
         self.timeout_s = timeout_s
         self.watched = watched
         self.kept: Any = None
@@ -52,6 +53,10 @@ class Asking:
     async def cluster_status(self, strong: bool = False) -> dict[str, Any]:
         """Raises RemoteError."""
         return await self._link.cluster_status(self.timeout_s, strong)
+
+    def tell(self, answer: Answer) -> None:
+        """Show one of many answers, each below the last."""
+        show(answer, self._output, again=self._output != "table")
 
 
 Verb = Callable[..., Awaitable[Answer]]
@@ -105,9 +110,9 @@ def asks(verb: Verb, timeout_s: float = 3.0, watched: bool = True) -> Callable[.
         try:
             answer = uvloop.run(_follow(reading, server, output, timeout, watch))
         except KeyboardInterrupt:
-            if watch is None:
+            if watch is None and not options.get("follow"):
                 raise
-            return
+            return  # it goes on until it is stopped
         if answer.bad:
             sys.exit(BAD)
 
@@ -123,7 +128,7 @@ async def _follow(
 ) -> Answer:
     """The answer; with `watch_s` it never ends, and goes on after what went wrong but the first time."""
     async with operator_link(server) as link:
-        asking = Asking(link, timeout_s, watch_s is not None)
+        asking = Asking(link, timeout_s, watch_s is not None, output)
         answer = await reading(asking)
         show(answer, output, asking.watched)
         while watch_s is not None:

@@ -4,14 +4,15 @@ import click
 from click.shell_completion import get_completion_class
 
 import gale
-from gale.cli.asking import Asking, asks, node_argument, orders
+from gale.cli.asking import Asking, asks
 from gale.cli.ctl_config import config
 from gale.cli.ctl_dataplane import counters, dataplane, explain
+from gale.cli.ctl_events import events
+from gale.cli.ctl_orders import ban, drain, transfer, unban, undrain, weight
 from gale.cli.ctl_show import node_show, service
 from gale.cli.ctl_tls import tls
 from gale.cli.showing import Answer
 from gale.cli.tables import load_balancer_table, node_table, summary
-from gale.rpc.v1 import api_pb2 as pb
 
 COMPLETED_BY = "_GALE_CTL_COMPLETE"
 
@@ -58,31 +59,6 @@ async def node_list(asking: Asking) -> Answer:
     return Answer(status["nodes"], lambda: [node_table(status)])
 
 
-@node.command("drain")
-@node_argument
-@orders
-async def node_drain(asking: Asking, name: str) -> Answer:
-    """Give the node no new flows; it keeps those it has. The order outlives failures."""
-    return await order_drain(asking, name, on=True)
-
-
-@node.command("undrain")
-@node_argument
-@orders
-async def node_undrain(asking: Asking, name: str) -> Answer:
-    """Give the node new flows again."""
-    return await order_drain(asking, name, on=False)
-
-
-async def order_drain(asking: Asking, name: str, on: bool) -> Answer:
-    answer = await asking.ask("SetDrain", pb.SetDrainRequest(node=name, on=on))
-    later = "; it will be drained when it would route" if on and answer.phase != "draining" else ""
-    return Answer(
-        {"id": name, "phase": answer.phase, "drained": answer.drained},
-        lambda: [f"node {name}: {answer.phase}{later}"],
-    )
-
-
 @main.command()
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(shell: str) -> None:
@@ -99,9 +75,11 @@ def completion(shell: str) -> None:
     click.echo(kind(main, {}, "gale-ctl", COMPLETED_BY).source())
 
 
-for command in (explain, counters, dataplane, tls, service, config):
+for command in (explain, counters, dataplane, events, tls, service, config):
     main.add_command(command)
-node.add_command(node_show)
+for command in (node_show, drain, undrain, ban, unban, weight):
+    node.add_command(command)
+cluster.add_command(transfer)
 
 
 if __name__ == "__main__":

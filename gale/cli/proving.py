@@ -1,6 +1,8 @@
 """The options by which an operator proves who asks: --ca, --cert and --key."""
 
 import functools
+import os
+import pwd
 from collections.abc import Callable
 from pathlib import Path
 
@@ -34,6 +36,14 @@ def proving(command: Callable[..., None]) -> Callable[..., None]:
             raise ConfigError("--ca, --cert and --key (or GALE_CA, GALE_CERT and GALE_KEY) go together: give all three")
         else:
             credentials = None
-        command(server=Server(server, credentials), **options)
+        command(server=Server(server, credentials, user()), **options)
 
     return with_server
+
+
+def user() -> str:
+    """Who asks: also behind sudo."""
+    try:
+        return os.environ.get("SUDO_USER") or pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return f"uid-{os.getuid()}"

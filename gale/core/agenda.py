@@ -28,7 +28,7 @@ def next_duty(state: ClusterState, me: Announce, *, leads: bool, connected: Set[
     )
     reference = state.reference
     refers = reference is not None and (reference.shared, reference.enforced) == (me.shared, me.enforces)
-    if not announced or (leads and not refers):
+    if not announced or (leads and not (refers and state.leader == me.load_balancer)):
         return replace(me, time_ms=time_ms, leads=leads)
     if not leads:
         return None

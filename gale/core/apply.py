@@ -10,6 +10,7 @@ proposals give equal results on every load balancer, today and when the log is r
        └── left <─────── draining ──falls──> failed (no fail is counted)
 
     any phase but banned ──goodbye──> left (no fail is counted)
+    any phase ──an operator bans it──> banned
 """
 
 from collections.abc import Iterable, Mapping
@@ -17,9 +18,11 @@ from dataclasses import replace
 
 from gale.core.commands import (
     Announce,
+    Ban,
     Barrier,
     Drain,
     Goodbye,
+    HandOver,
     LiftBans,
     Missed,
     NotServing,
@@ -28,23 +31,27 @@ from gale.core.commands import (
     Proposal,
     Report,
     SetAlive,
+    SetWeight,
+    Unban,
 )
 from gale.core.draft import Draft
 from gale.core.health import Judgement, judge
 from gale.core.membership import check_members
 from gale.core.once import stale
+from gale.core.orders import carry_out, giver
 from gale.core.outcome import Applied, Outcome, Refusal, Rejected
 from gale.core.shared import SLOTS
 from gale.core.slots import SlotTable, rebalance
 from gale.core.state import ClusterState, LoadBalancer, Node, NodeInfo, Phase, Reference
 
 
-def apply(state: ClusterState, proposal: Proposal) -> tuple[ClusterState, Outcome]:
+def apply(state: ClusterState, proposal: Proposal, index: int = 0) -> tuple[ClusterState, Outcome]:
+    """`index`: where the proposal stands in the log; events name it, and nothing depends on it."""
     if reason := stale(state, proposal.origin):
         return state, reason
     command = proposal.command
     outcome: Outcome
-    draft = Draft(state, command.time_ms)
+    draft = Draft(state, command.time_ms, giver(command) or proposal.origin.proposer, index)
     draft.note(proposal.origin)
     match command:
         case Report():
@@ -55,8 +62,8 @@ def apply(state: ClusterState, proposal: Proposal) -> tuple[ClusterState, Outcom
             outcome = _set_alive(draft, command)
         case LiftBans():
             outcome = _lift_bans(draft)
-        case Drain():
-            outcome = _drain(draft, command)
+        case Drain() | Ban() | Unban() | SetWeight() | HandOver():
+            outcome = carry_out(draft, command)
         case Barrier():
             outcome = Applied()
     new = draft.finish()
@@ -186,6 +193,7 @@ def _fall(draft: Draft, node: Node, cause: str) -> None:
 def _announce(draft: Draft, command: Announce) -> Outcome:
     address, before = command.load_balancer, (draft.voters, draft.policy)
     if command.leads:
+        draft.lead(address)
         draft.refer(Reference(command.shared, command.enforces), f"{address} leads")
     announced = LoadBalancer(address, command.api, command.version, command.shared, members=command.members)
     if (known := draft.load_balancers.get(address)) != announced:
@@ -233,18 +241,6 @@ def _lift_bans(draft: Draft) -> Outcome:
             draft.turn(node, Phase.JOINING, "its ban has ended", fails=0, checks={}, banned_until_ms=None)
     lifted = draft.transitions()
     return Applied(lifted) if lifted else Rejected("no ban has ended yet")
-
-
-def _drain(draft: Draft, command: Drain) -> Outcome:
-    node = draft.nodes.get(command.node)
-    if node is None:
-        return Rejected(f"no node is called {command.node}")
-    node = draft.put(replace(node, drained=command.on))
-    if command.on and node.phase is Phase.ROUTING:
-        draft.turn(node, Phase.DRAINING, "an operator drains it")
-    elif not command.on and node.phase is Phase.DRAINING:
-        draft.turn(node, Phase.ROUTING, "an operator ended its draining")
-    return Applied(draft.transitions())
 
 
 def _settle(old: ClusterState, new: ClusterState, touched: Iterable[str]) -> ClusterState:

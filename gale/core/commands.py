@@ -101,12 +101,61 @@ class LiftBans:
 
 
 @dataclass(frozen=True, slots=True)
+class Given:
+    """Who gave an order, and why, in their own words: for those who read the events later. Empty: not said."""
+
+    who: str = ""
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Drain:
     """Give a node no new flows (`on`), or give it some again."""
 
     time_ms: int
     node: str
     on: bool
+    given: Given = Given()
+
+
+@dataclass(frozen=True, slots=True)
+class Ban:
+    """Take a node out and refuse its checks, for so long; 0: until its ban is lifted."""
+
+    time_ms: int
+    node: str
+    for_ms: int = 0
+    given: Given = Given()
+
+
+@dataclass(frozen=True, slots=True)
+class Unban:
+    """Let a banned node join again, with no fails, whoever banned it."""
+
+    time_ms: int
+    node: str
+    given: Given = Given()
+
+
+@dataclass(frozen=True, slots=True)
+class SetWeight:
+    """Give a node a weight in place of the one that it says; 0: its own again."""
+
+    time_ms: int
+    node: str
+    weight: int
+    given: Given = Given()
+
+
+@dataclass(frozen=True, slots=True)
+class HandOver:
+    """The leader is told to hand leadership over, `to` this load balancer; empty: to whichever is level with it.
+
+    Changes nothing: it stands in the log so that events tell who ordered it."""
+
+    time_ms: int
+    to: str = ""
+    given: Given = Given()
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +165,8 @@ class Barrier:
     time_ms: int
 
 
-Command = Report | Announce | SetAlive | LiftBans | Drain | Barrier
+Order = Drain | Ban | Unban | SetWeight | HandOver
+Command = Report | Announce | SetAlive | LiftBans | Barrier | Order
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,15 +23,21 @@ from gale.core.state import (
     Transition,
 )
 
+CAUSE_MAX = 400
+
 
 class Draft:
     """
     touched      the nodes that were changed so far, or forgotten
     moves_flows  a change so far concerns which nodes receive packets, or in which shares
+
+    `who` is behind the command, and `index` its place in the log: what is recorded names both.
     """
 
-    def __init__(self, state: ClusterState, time_ms: int) -> None:
+    def __init__(self, state: ClusterState, time_ms: int, who: str = "", index: int = 0) -> None:
         self.state = state
+        self._who = who
+        self._index = index
         self.clock_ms = max(state.clock_ms, time_ms)
         self.nodes: Mapping[str, Node] = state.nodes
         self.addresses: Mapping[str, tuple[str, ...]] = state.addresses
@@ -40,6 +46,7 @@ class Draft:
         self.forgotten_epoch = state.forgotten_epoch
         self.members = state.members
         self.reference = state.reference
+        self.leader = state.leader
         self.voters = state.voters()
         self.touched: set[str] = set()
         self.moves_flows = False
@@ -78,7 +85,7 @@ class Draft:
     def turn(self, node: Node, phase: Phase, cause: str, **changes: Any) -> Node:
         """Move a node to another phase, with any further changes of its fields, and record it."""
         if phase is not node.phase:
-            self._record(f"node {node.info.id}", node.phase.value, phase.value, cause)
+            self.record(f"node {node.info.id}", node.phase.value, phase.value, cause)
             changes["since_ms"] = self.clock_ms
         return self.put(replace(node, phase=phase, **changes))
 
@@ -94,11 +101,11 @@ class Draft:
             if not gone:
                 return None
             self._forget(min(gone, key=lambda node: (node.since_ms, node.number)), f"room for node {info.id}")
-        self._record(f"node {info.id}", "unknown", Phase.JOINING.value, f"first check, from {info.address}")
+        self.record(f"node {info.id}", "unknown", Phase.JOINING.value, f"first check, from {info.address}")
         return self.put(Node(info, self._free.pop(), since_ms=self.clock_ms))
 
     def _forget(self, node: Node, cause: str) -> None:
-        self._record(f"node {node.info.id}", node.phase.value, "forgotten", cause)
+        self.record(f"node {node.info.id}", node.phase.value, "forgotten", cause)
         del self._nodes()[node.info.id]
         self.touched.add(node.info.id)
         self._unindex(node)
@@ -128,26 +135,30 @@ class Draft:
     def put_load_balancer(self, load_balancer: LoadBalancer, cause: str) -> None:
         before = self.load_balancers.get(load_balancer.address)
         self.load_balancers[load_balancer.address] = load_balancer
-        self._record(f"load balancer {load_balancer.address}", _word(before), _word(load_balancer), cause)
+        self.record(f"load balancer {load_balancer.address}", _word(before), _word(load_balancer), cause)
         self.voters = self._so_far().voters()
 
     def put_members(self, members: tuple[str, ...]) -> None:
         """Put this list in force, and forget the load balancers that are not on it."""
-        self._record(
-            "members", ", ".join(self.members) or "none", ", ".join(members), "all of them announced this list"
-        )
+        self.record("members", ", ".join(self.members) or "none", ", ".join(members), "all of them announced this list")
         self.members = members
         for address in sorted(self.load_balancers.keys() - set(members)):
-            self._record(f"load balancer {address}", _word(self.load_balancers[address]), "forgotten", "is no member")
+            self.record(f"load balancer {address}", _word(self.load_balancers[address]), "forgotten", "is no member")
             del self.load_balancers[address]
         for proposer in self.proposers.keys() - set(members):
             self.forgotten_epoch = max(self.forgotten_epoch, self.proposers.pop(proposer)[0])
         self.voters = self._so_far().voters()
 
+    def lead(self, address: str) -> None:
+        """This load balancer says that it leads."""
+        if address != self.leader:
+            self.record("leader", self.leader or "none", address, "it was elected")
+            self.leader = address
+
     def refer(self, reference: Reference, cause: str) -> None:
         if reference != self.reference:
             before = self.reference.shared.hash if self.reference else "none"
-            self._record("reference configuration", before, reference.shared.hash, cause)
+            self.record("reference configuration", before, reference.shared.hash, cause)
             self.reference = reference
             self.moves_flows = True
             self.voters = self._so_far().voters()
@@ -165,6 +176,7 @@ class Draft:
         return replace(
             self._so_far(),
             clock_ms=self.clock_ms,
+            leader=self.leader,
             members=self.members,
             proposers=self.proposers,
             forgotten_epoch=self.forgotten_epoch,
@@ -176,10 +188,12 @@ class Draft:
     def _so_far(self) -> ClusterState:
         return replace(self.state, load_balancers=self.load_balancers, reference=self.reference)
 
-    def _record(self, subject: str, before: str, after: str, cause: str) -> None:
+    def record(self, subject: str, before: str, after: str, cause: str) -> None:
         last = self._transitions or self.state.transitions
         sequence = last[-1].sequence + 1 if last else 1
-        self._transitions.append(Transition(sequence, self.clock_ms, subject, before, after, cause))
+        self._transitions.append(
+            Transition(sequence, self.clock_ms, subject, before, after, cause[:CAUSE_MAX], self._who, self._index)
+        )
 
 
 def _word(known: LoadBalancer | None) -> str:
@@ -190,4 +204,4 @@ def _route(node: Node | None) -> tuple[object, ...] | None:
     """What of a node the forwarding view follows from."""
     if node is None or not node.phase.forwards:
         return None
-    return node.number, node.phase, node.info.addresses, node.info.weight, node.info.services
+    return node.number, node.phase, node.info.addresses, node.weight, node.info.services

@@ -16,7 +16,7 @@ MAX_NODES = 16_383
 """Nodes known at a time. Their numbers, 1 to this, index the kernel's node table."""
 
 MAX_TRANSITIONS = 1_000
-"""How many of the last transitions are kept for operators."""
+"""How many of the last transitions are kept for operators: in memory half a mebibyte, at the very most two."""
 
 
 class Phase(StrEnum):
@@ -70,7 +70,8 @@ class NodeInfo:
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """`number` stays with the node as long as it is known; `drained` is an operator's order and outlives failures."""
+    """`number` stays with the node as long as it is known. `drained` and `ordered_weight` (0: none) are orders of
+    operators and outlive failures. Without `banned_until_ms` a ban lasts until it is lifted."""
 
     info: NodeInfo
     number: int
@@ -80,6 +81,12 @@ class Node:
     fails: int = 0
     banned_until_ms: int | None = None
     drained: bool = False
+    ordered_weight: int = 0
+
+    @property
+    def weight(self) -> int:
+        """Its share of new flows beside other nodes: as ordered, or as it says itself."""
+        return self.ordered_weight or self.info.weight
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +111,11 @@ class Reference:
 
 @dataclass(frozen=True, slots=True)
 class Transition:
-    """Something an operator may ask about later: who changed from what to what, when and why."""
+    """Something an operator may ask about later: what changed from what to what, when, why, and by whom.
+
+    who    the operator who ordered it, or the load balancer that reported what led to it
+    index  of the entry of the log that did it
+    """
 
     sequence: int
     time_ms: int
@@ -112,11 +123,14 @@ class Transition:
     before: str
     after: str
     cause: str
+    who: str = ""
+    index: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class ClusterState:
     """
+    leader           the load balancer that said last that it leads; who leads now is the consensus' to say
     addresses        address -> the names of the nodes known there; follows from `nodes`
     members          the list of load balancers in force (membership.py), empty at first
     proposers        proposer -> its last epoch and sequence number (once.py)
@@ -126,6 +140,7 @@ class ClusterState:
     clock_ms: int = 0
     generation: int = 0
     reference: Reference | None = None
+    leader: str = ""
     members: tuple[str, ...] = ()
     proposers: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     forgotten_epoch: int = 0
@@ -159,7 +174,7 @@ class ClusterState:
             return {}
         routing, needs = Phase.ROUTING, configured.needs_address6  # ten thousand nodes, at each change of one
         return {
-            node.number: info.weight
+            node.number: node.ordered_weight or info.weight
             for name, node in self.nodes.items()
             if node.phase is routing and (info := node.info).takes(configured, needs) and name not in without
         }

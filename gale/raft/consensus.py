@@ -36,7 +36,8 @@ PROPOSAL_S = 2.0
 ATTEMPT_S = 0.5
 RETRY_S = 0.02
 ANSWER_S = 1.0
-HAND_OVER_S = 0.5
+HAND_OVER_S = 2.0
+STOPPING_S = 0.5
 CLOSING_S = 0.05  # for connections that were accepted in the last moment to be closed as well
 
 REASONS = {
@@ -98,16 +99,29 @@ class RaftConsensus:
     async def stop(self) -> None:
         """Hand leadership over, if there is anybody to take it, and end."""
         if self._ticking:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(HAND_OVER_S):
-                    while self._replica.leads and self._replica.connected():
-                        self._replica.transferLeadership()
-                        await asyncio.sleep(TICK_S)
+            with suppress(ConsensusError):
+                await self.hand_over(within_s=STOPPING_S)
             self._ticking.cancel()
             with suppress(asyncio.CancelledError):
                 await self._ticking
         self._replica.destroy()
         await asyncio.sleep(CLOSING_S)
+
+    async def hand_over(self, to: str = "", within_s: float = HAND_OVER_S) -> None:
+        """Lead no more, if this one does: the peer `to` leads then, or the one that is furthest. It has to be level for
+        that, which it is between two commits, so it is tried again and again. Raises ConsensusError."""
+        replica = self._replica
+        if replica.leads and to and to not in replica.connected():
+            raise ConsensusError(f"{to} is not in contact with the leader")
+        try:
+            async with asyncio.timeout(within_s):
+                while replica.leads and replica.connected():
+                    replica.transferLeadership(to or None)
+                    await asyncio.sleep(TICK_S)
+        except TimeoutError:
+            raise ConsensusError(f"nobody took over within {within_s:g} s: {self._me} leads on") from None
+        if replica.leads:
+            raise ConsensusError(f"there is nobody to hand over to: {self._me} leads on")
 
     def status(self) -> ConsensusStatus:
         """A leader that is remembered, but that no majority could follow any more, is none."""

@@ -356,7 +356,7 @@ class Replica(SyncObj):
         if entry[0] != COMMAND:
             return None
         try:
-            self.state, outcome = apply(self.state, self._codec.decode_command(entry[1:]))
+            self.state, outcome = apply(self.state, self._codec.decode_command(entry[1:]), self.raftLastApplied + 1)
         except Exception as error:
             log.error("a command could not be applied and is skipped, on every load balancer alike", reason=repr(error))
             return Rejected(f"not applicable: {error!r}")

@@ -8,11 +8,11 @@ import asyncio
 
 import grpc
 
-from gale.core.outcome import Rejected
 from gale.errors import ConsensusError
 from gale.rpc.answers import counters_to, explanation_to, question_from
 from gale.rpc.client import fetch_local_status
 from gale.rpc.everywhere import ASK_OTHERS_S
+from gale.rpc.orders import Orders
 from gale.rpc.questions import Questions
 from gale.rpc.status import cluster_status, local_status
 from gale.rpc.v1 import api_pb2 as pb
@@ -22,8 +22,8 @@ ASK_EXPLAIN_S = 30.0
 """The first time, what explains has to be compiled."""
 
 
-class ManagementService(Questions, services.ManagementServiceServicer):
-    """The status, the data plane and orders; the other questions are in questions.py."""
+class ManagementService(Questions, Orders, services.ManagementServiceServicer):
+    """The status and the data plane; the other questions are in questions.py, orders in orders.py."""
 
     async def GetLocalStatus(
         self, request: pb.GetLocalStatusRequest, context: grpc.aio.ServicerContext
@@ -41,16 +41,6 @@ class ManagementService(Questions, services.ManagementServiceServicer):
         asked = local_status(self._operator.local_status())
         others = await self._others(lambda server: fetch_local_status(server, ASK_OTHERS_S))
         return await cluster_status(self._operator.state, asked, others)
-
-    async def SetDrain(self, request: pb.SetDrainRequest, context: grpc.aio.ServicerContext) -> pb.SetDrainResponse:
-        try:
-            outcome = await self._operator.drain(request.node, request.on)
-        except ConsensusError as error:
-            await context.abort(grpc.StatusCode.ABORTED, str(error))
-        if isinstance(outcome, Rejected):
-            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, outcome.reason)
-        node = self._operator.state.nodes[request.node]
-        return pb.SetDrainResponse(phase=node.phase.value, drained=node.drained)
 
     async def GetCounters(
         self, request: pb.GetCountersRequest, context: grpc.aio.ServicerContext

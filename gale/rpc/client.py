@@ -23,15 +23,19 @@ CHANNEL = (
     ("grpc.initial_reconnect_backoff_ms", 200),
     ("grpc.max_reconnect_backoff_ms", 1_000),
 )
+USER = "gale-user"
+"""The metadata in which gale-ctl says whose it is."""
 
 
 @dataclass(frozen=True, slots=True)
 class Server:
     """Whom to call, "HOST:PORT", and how to prove who we are. With credentials the server must prove to be what the
-    address names as well; without, nothing is proved and everything can be read on the way."""
+    address names as well; without, nothing is proved and everything can be read on the way. `user`: who we say we are
+    where nothing is proved."""
 
     address: str
     credentials: Credentials | None = None
+    user: str = ""
 
     def __str__(self) -> str:
         return self.address
@@ -59,7 +63,8 @@ class OperatorLink:
     async def ask(self, method: str, request: Message, timeout_s: float) -> Any:
         """Any call of the management API. Raises RemoteError."""
         try:
-            return await getattr(self._stub, method)(request, timeout=timeout_s)
+            said = ((USER, self._server.user),) if self._server.user else None
+            return await getattr(self._stub, method)(request, timeout=timeout_s, metadata=said)
         except grpc.aio.AioRpcError as error:
             raise _as_remote_error(self._server, error) from error
 

@@ -49,11 +49,27 @@ def _command_to(command: c.Command) -> pb.Command:
             message.set_alive.CopyFrom(pb.SetAlive(load_balancer=load_balancer, alive=alive))
         case c.LiftBans():
             message.lift_bans.SetInParent()
-        case c.Drain(_, node, on):
-            message.drain.CopyFrom(pb.Drain(node=node, on=on))
         case c.Barrier():
             message.barrier.SetInParent()
+        case c.Drain() | c.Ban() | c.Unban() | c.SetWeight() | c.HandOver():
+            _put_order(message, command)
     return message
+
+
+def _put_order(message: pb.Command, order: c.Order) -> None:
+    if order.given != c.Given():
+        message.given.CopyFrom(pb.Given(who=order.given.who, why=order.given.why))
+    match order:
+        case c.Drain(_, node, on):
+            message.drain.CopyFrom(pb.Drain(node=node, on=on))
+        case c.Ban(_, node, for_ms):
+            message.ban.CopyFrom(pb.Ban(node=node, for_ms=for_ms))
+        case c.Unban(_, node):
+            message.unban.CopyFrom(pb.Unban(node=node))
+        case c.SetWeight(_, node, weight):
+            message.set_weight.CopyFrom(pb.SetWeight(node=node, weight=weight))
+        case c.HandOver(_, to):
+            message.hand_over.CopyFrom(pb.HandOver(to=to))
 
 
 def _command_from(message: pb.Command) -> c.Command:
@@ -78,11 +94,23 @@ def _command_from(message: pb.Command) -> c.Command:
             return c.SetAlive(time_ms, message.set_alive.load_balancer, message.set_alive.alive)
         case "lift_bans":
             return c.LiftBans(time_ms)
-        case "drain":
-            return c.Drain(time_ms, message.drain.node, message.drain.on)
         case "barrier":
             return c.Barrier(time_ms)
+        case "drain":
+            return c.Drain(time_ms, message.drain.node, message.drain.on, _given(message))
+        case "ban":
+            return c.Ban(time_ms, message.ban.node, message.ban.for_ms, _given(message))
+        case "unban":
+            return c.Unban(time_ms, message.unban.node, _given(message))
+        case "set_weight":
+            return c.SetWeight(time_ms, message.set_weight.node, message.set_weight.weight, _given(message))
+        case "hand_over":
+            return c.HandOver(time_ms, message.hand_over.to, _given(message))
     raise ValueError("a command of an unknown kind: is another load balancer newer than this one?")
+
+
+def _given(message: pb.Command) -> c.Given:
+    return c.Given(message.given.who, message.given.why)
 
 
 def _observation_to(observation: c.Observation) -> pb.Observation:

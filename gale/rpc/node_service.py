@@ -89,7 +89,7 @@ class NodeService(services.NodeServiceServicer):
                 await context.write(_reply(await self._gate.goodbye(info)))
                 return
             serving = check.condition == pb.CONDITION_SERVING
-            await context.write(_reply(self._gate.check(info, serving, _one_line(check.reason))))
+            await context.write(_reply(self._gate.check(info, serving, one_line(check.reason))))
             if self._gate.policy().checks_timeout_ms != timeout_ms:
                 return  # the node asks again how to check in
 
@@ -98,7 +98,7 @@ def _reply(standing: Standing) -> pb.CheckReply:
     return pb.CheckReply(phase=standing.phase, refusal=standing.refusal, lacks=standing.lacks)
 
 
-def _one_line(text: str) -> str:
+def one_line(text: str) -> str:
     """A stranger's words, as they may stand in the log and before operators."""
     return "".join(sign if sign.isprintable() else " " for sign in text[:REASON_MAX])
 

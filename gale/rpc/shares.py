@@ -71,6 +71,6 @@ def _share(node: Node, service: Service, held: Counter[int]) -> pb.Share:
         node=node.info.id,
         service=service.name,
         phase=node.phase.value,
-        weight=node.info.weight,
+        weight=node.weight,
         slots=held[node.number],
     )

@@ -57,6 +57,7 @@ class Parts:
             addresses=self._addresses,
             tables=self._tables,
             transitions=tuple(self._transitions),
+            leader=head.leader,
             members=tuple(head.members),
             proposers={proposer.name: (proposer.epoch, proposer.sequence) for proposer in head.proposers},
             forgotten_epoch=head.forgotten_epoch,
@@ -86,6 +87,7 @@ def head_to(state: s.ClusterState, before_last: Entry, last: Entry) -> pb.Snapsh
             for name, (epoch, sequence) in sorted(state.proposers.items())
         ],
         forgotten_epoch=state.forgotten_epoch,
+        leader=state.leader,
     )
 
 
@@ -124,6 +126,7 @@ def node_to(node: s.Node) -> pb.Node:
         fails=node.fails,
         banned_until_ms=node.banned_until_ms,
         drained=node.drained,
+        ordered_weight=node.ordered_weight,
     )
 
 
@@ -137,6 +140,7 @@ def node_from(message: pb.Node) -> s.Node:
         fails=message.fails,
         banned_until_ms=message.banned_until_ms if message.HasField("banned_until_ms") else None,
         drained=message.drained,
+        ordered_weight=message.ordered_weight,
     )
 
 
@@ -158,12 +162,21 @@ def transition_to(transition: s.Transition) -> pb.Transition:
         before=transition.before,
         after=transition.after,
         cause=transition.cause,
+        who=transition.who,
+        index=transition.index,
     )
 
 
 def transition_from(message: pb.Transition) -> s.Transition:
     return s.Transition(
-        message.sequence, message.time_ms, message.subject, message.before, message.after, message.cause
+        message.sequence,
+        message.time_ms,
+        message.subject,
+        message.before,
+        message.after,
+        message.cause,
+        message.who,
+        message.index,
     )
 
 

@@ -121,7 +121,7 @@ def _answering(answer: pb.LocalStatus, role: str, reason: str) -> pb.LoadBalance
     )
 
 
-def node_status(node: Node, state: ClusterState, not_serving: str) -> pb.NodeStatus:
+def node_status(node: Node, state: ClusterState, not_serving: str = "") -> pb.NodeStatus:
     until_ms = node.banned_until_ms
     reasons = (not_serving and f"does not serve: {not_serving}", node.info.lacks(state.shared.services))
     return pb.NodeStatus(
@@ -131,7 +131,7 @@ def node_status(node: Node, state: ClusterState, not_serving: str) -> pb.NodeSta
         checks=node.checks,
         fails=node.fails,
         banned_until=_rfc3339(until_ms) if until_ms else None,
-        weight=node.info.weight,
+        weight=node.weight,
         drained=node.drained,
         reason="; ".join(filter(None, reasons)),
         address6=node.info.address6,

@@ -10,6 +10,7 @@ from typing import Any
 import grpc
 import pytest
 
+import gale
 from gale.clock import SystemClock
 from gale.config import EffectiveConfig, NodeConfig
 from gale.controller import Controller
@@ -55,7 +56,7 @@ class Box:
     async def announced_to(self, other: "Box") -> None:
         """The other knows by its log where this one's API is."""
         await other.consensus.propose(
-            Announce(0, self.controller.address, self.api.address, "0.1.0", SHARED, False, False)
+            Announce(0, self.controller.address, self.api.address, gale.__version__, SHARED, False, False)
         )
 
     def phase(self, name: str = "web") -> Phase | None:
@@ -72,7 +73,7 @@ async def load_balancer(
     in_force: EffectiveConfig | None = None,
 ) -> AsyncIterator[Box]:
     consensus, dataplane = MemoryConsensus(me), MemoryDataplane(service.name for service in shared.services)
-    announce = Announce(0, me, "127.0.0.1:1", "0.1.0", shared, enforces=False, leads=False)
+    announce = Announce(0, me, "127.0.0.1:1", gale.__version__, shared, enforces=False, leads=False)
     controller = Controller(announce, consensus, dataplane, SystemClock())
     nodes, api = grpc.aio.server(), grpc.aio.server()
     ports = [server.add_insecure_port("127.0.0.1:0") for server in (nodes, api)]
@@ -227,7 +228,7 @@ async def test_status_has_the_promised_form() -> None:
         "applied_index": 4,
         "generation": 2,
         "config_hash": SHARED.hash,
-        "version": "0.1.0",
+        "version": gale.__version__,
         "reason": "",
         "degraded": [],
         "refused": 0,

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from gale.core.commands import Drain
 from gale.core.state import NodeInfo
 from gale.errors import HostError
 from gale.log import Refusals
@@ -112,7 +113,7 @@ async def test_health_is_that_of_the_loop_and_readiness_that_of_forwarding(site:
 
 async def test_a_kernel_that_takes_nothing_makes_unready(site: Shown, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(site.box.dataplane, "refuse", lambda write: True)
-    await site.box.controller.drain("web", on=True)
+    await site.box.controller.order(Drain(0, "web", True))
     await eventually(lambda: bool(site.box.controller.local_status().troubles))
     code, _, body = await site.get("/readyz")
     assert (code, body) == (503, "the kernel does not take what is committed: refused on request: SetSlots\n")

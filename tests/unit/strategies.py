@@ -5,10 +5,13 @@ from hypothesis import strategies as st
 from gale.core.apply import apply
 from gale.core.commands import (
     Announce,
+    Ban,
     Barrier,
     Command,
     Drain,
+    Given,
     Goodbye,
+    HandOver,
     LiftBans,
     Missed,
     NotServing,
@@ -18,6 +21,8 @@ from gale.core.commands import (
     Proposal,
     Report,
     SetAlive,
+    SetWeight,
+    Unban,
 )
 from gale.core.outcome import Outcome
 from gale.core.shared import HealthPolicy, Service, SharedConfig
@@ -63,6 +68,14 @@ announcements = st.builds(
     members=st.sampled_from([LOAD_BALANCERS, LOAD_BALANCERS[:2], LOAD_BALANCERS[1:]]),
 )
 reports = st.builds(Report, times, load_balancers, st.lists(observations, max_size=4).map(tuple))
+given_by = st.sampled_from([Given(), Given("operator anna", "new disks")])
+orders: st.SearchStrategy[Command] = st.one_of(
+    st.builds(Drain, times, nodes, st.booleans(), given_by),
+    st.builds(Ban, times, nodes, st.sampled_from([0, 0, 5_000]), given_by),
+    st.builds(Unban, times, nodes, given_by),
+    st.builds(SetWeight, times, nodes, st.sampled_from([0, 1, 7, 1_001]), given_by),
+    st.builds(HandOver, times, st.sampled_from(["", *LOAD_BALANCERS]), given_by),
+)
 commands: st.SearchStrategy[Command] = st.one_of(
     reports,
     reports,
@@ -70,7 +83,7 @@ commands: st.SearchStrategy[Command] = st.one_of(
     announcements,
     st.builds(SetAlive, times, load_balancers, st.booleans()),
     st.builds(LiftBans, times),
-    st.builds(Drain, times, nodes, st.booleans()),
+    orders,
     st.builds(Barrier, times),
 )
 

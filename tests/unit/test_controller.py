@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from gale.controller import WRITES_MAX, Controller
-from gale.core.commands import Announce, Goodbye, Passed, Report
+from gale.core.commands import Announce, Drain, Goodbye, Passed, Report
 from gale.core.outcome import Applied, Rejected
 from gale.core.plan import SetSlots, Write
 from gale.core.shared import HealthPolicy, Service, SharedConfig
@@ -146,7 +146,7 @@ async def test_without_a_quorum_bans_and_drains_are_frozen() -> None:
     await box.steps(500, (WEB, DB))  # longer than the ban
     assert box.phase() is Phase.BANNED
     assert box.addresses() == {DB.address}
-    for order in (box.controller.drain("db", True), box.controller.barrier()):
+    for order in (box.controller.order(Drain(0, "db", True)), box.controller.barrier()):
         with pytest.raises(ConsensusError):
             await order
     box.consensus.quorum = True
@@ -156,13 +156,13 @@ async def test_without_a_quorum_bans_and_drains_are_frozen() -> None:
 
 async def test_an_operator_drains_and_undrains() -> None:
     box = await Box().routing(WEB, DB)
-    assert isinstance(await box.controller.drain("web", True), Applied)
+    assert isinstance(await box.controller.order(Drain(0, "web", True)), Applied)
     await box.steps(2, (WEB, DB))
     assert (box.phase(), len(box.dataplane.view.nodes)) == (Phase.DRAINING, 2)
     assert len(box.dataplane.view.owners("default")) == 1
-    assert isinstance(await box.controller.drain("web", False), Applied)
+    assert isinstance(await box.controller.order(Drain(0, "web", False)), Applied)
     assert box.phase() is Phase.ROUTING
-    assert await box.controller.drain("wbe", True) == Rejected("no node is called wbe")
+    assert await box.controller.order(Drain(0, "wbe", True)) == Rejected("no node is called wbe")
 
 
 async def test_many_writes_are_spread_over_steps_and_each_leaves_the_maps_whole() -> None:
@@ -240,7 +240,7 @@ async def test_a_strangers_goodbye_removes_nobody() -> None:
 async def test_a_removed_nodes_flows_are_ended_after_the_maps_know_and_a_draining_ones_are_not() -> None:
     box = await Box().routing(WEB, DB)
     number = box.consensus.state.nodes["web"].number
-    await box.controller.drain("web", True)
+    await box.controller.order(Drain(0, "web", True))
     await box.steps(4, (WEB, DB))
     assert (box.phase(), box.dataplane.farewells) == (Phase.DRAINING, [])
     assert number in box.dataplane.view.nodes

@@ -67,7 +67,7 @@ def test_every_routing_node_of_a_service_has_its_share(log: list[Command]) -> No
         for name, table in state.tables.items():
             held = Counter(memoryview(table.owners).cast("H"))
             weights = {
-                node.number: node.info.weight
+                node.number: node.weight
                 for node in state.nodes.values()
                 if node.phase is Phase.ROUTING and takes_part(node.info, name)
             }

@@ -79,6 +79,26 @@ class ManagementServiceStub:
                 request_serializer=gale_dot_v1_dot_api__pb2.GetConfigurationRequest.SerializeToString,
                 response_deserializer=gale_dot_v1_dot_api__pb2.GetConfigurationResponse.FromString,
                 _registered_method=True)
+        self.SetBan = channel.unary_unary(
+                '/gale.v1.ManagementService/SetBan',
+                request_serializer=gale_dot_v1_dot_api__pb2.SetBanRequest.SerializeToString,
+                response_deserializer=gale_dot_v1_dot_api__pb2.NodeStatus.FromString,
+                _registered_method=True)
+        self.SetWeight = channel.unary_unary(
+                '/gale.v1.ManagementService/SetWeight',
+                request_serializer=gale_dot_v1_dot_api__pb2.SetWeightRequest.SerializeToString,
+                response_deserializer=gale_dot_v1_dot_api__pb2.NodeStatus.FromString,
+                _registered_method=True)
+        self.HandOver = channel.unary_unary(
+                '/gale.v1.ManagementService/HandOver',
+                request_serializer=gale_dot_v1_dot_api__pb2.HandOverRequest.SerializeToString,
+                response_deserializer=gale_dot_v1_dot_api__pb2.HandOverResponse.FromString,
+                _registered_method=True)
+        self.GetEvents = channel.unary_unary(
+                '/gale.v1.ManagementService/GetEvents',
+                request_serializer=gale_dot_v1_dot_api__pb2.GetEventsRequest.SerializeToString,
+                response_deserializer=gale_dot_v1_dot_api__pb2.GetEventsResponse.FromString,
+                _registered_method=True)
 
 
 class ManagementServiceServicer:
@@ -149,6 +169,34 @@ class ManagementServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SetBan(self, request, context):
+        """Orders answer when they are committed, with the node as it stands then. FAILED_PRECONDITION says why one is refused,
+        ABORTED that nothing is decided: no quorum, or out of time.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetWeight(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def HandOver(self, request, context):
+        """Make another load balancer the leader. Answers when it is.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetEvents(self, request, context):
+        """What changed, when, why and by whom: the last thousand events, which follow from the log and are the same everywhere.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ManagementServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -196,6 +244,26 @@ def add_ManagementServiceServicer_to_server(servicer, server):
                     servicer.GetConfiguration,
                     request_deserializer=gale_dot_v1_dot_api__pb2.GetConfigurationRequest.FromString,
                     response_serializer=gale_dot_v1_dot_api__pb2.GetConfigurationResponse.SerializeToString,
+            ),
+            'SetBan': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetBan,
+                    request_deserializer=gale_dot_v1_dot_api__pb2.SetBanRequest.FromString,
+                    response_serializer=gale_dot_v1_dot_api__pb2.NodeStatus.SerializeToString,
+            ),
+            'SetWeight': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetWeight,
+                    request_deserializer=gale_dot_v1_dot_api__pb2.SetWeightRequest.FromString,
+                    response_serializer=gale_dot_v1_dot_api__pb2.NodeStatus.SerializeToString,
+            ),
+            'HandOver': grpc.unary_unary_rpc_method_handler(
+                    servicer.HandOver,
+                    request_deserializer=gale_dot_v1_dot_api__pb2.HandOverRequest.FromString,
+                    response_serializer=gale_dot_v1_dot_api__pb2.HandOverResponse.SerializeToString,
+            ),
+            'GetEvents': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetEvents,
+                    request_deserializer=gale_dot_v1_dot_api__pb2.GetEventsRequest.FromString,
+                    response_serializer=gale_dot_v1_dot_api__pb2.GetEventsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -441,6 +509,114 @@ class ManagementService:
             '/gale.v1.ManagementService/GetConfiguration',
             gale_dot_v1_dot_api__pb2.GetConfigurationRequest.SerializeToString,
             gale_dot_v1_dot_api__pb2.GetConfigurationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetBan(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gale.v1.ManagementService/SetBan',
+            gale_dot_v1_dot_api__pb2.SetBanRequest.SerializeToString,
+            gale_dot_v1_dot_api__pb2.NodeStatus.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetWeight(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gale.v1.ManagementService/SetWeight',
+            gale_dot_v1_dot_api__pb2.SetWeightRequest.SerializeToString,
+            gale_dot_v1_dot_api__pb2.NodeStatus.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def HandOver(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gale.v1.ManagementService/HandOver',
+            gale_dot_v1_dot_api__pb2.HandOverRequest.SerializeToString,
+            gale_dot_v1_dot_api__pb2.HandOverResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetEvents(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gale.v1.ManagementService/GetEvents',
+            gale_dot_v1_dot_api__pb2.GetEventsRequest.SerializeToString,
+            gale_dot_v1_dot_api__pb2.GetEventsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -62,6 +62,11 @@ class Command(_message.Message):
     LIFT_BANS_FIELD_NUMBER: _builtins.int
     DRAIN_FIELD_NUMBER: _builtins.int
     BARRIER_FIELD_NUMBER: _builtins.int
+    BAN_FIELD_NUMBER: _builtins.int
+    UNBAN_FIELD_NUMBER: _builtins.int
+    SET_WEIGHT_FIELD_NUMBER: _builtins.int
+    HAND_OVER_FIELD_NUMBER: _builtins.int
+    GIVEN_FIELD_NUMBER: _builtins.int
     time_ms: _builtins.int
     @_builtins.property
     def report(self) -> Global___Report: ...
@@ -75,6 +80,18 @@ class Command(_message.Message):
     def drain(self) -> Global___Drain: ...
     @_builtins.property
     def barrier(self) -> Global___Barrier: ...
+    @_builtins.property
+    def ban(self) -> Global___Ban: ...
+    @_builtins.property
+    def unban(self) -> Global___Unban: ...
+    @_builtins.property
+    def set_weight(self) -> Global___SetWeight: ...
+    @_builtins.property
+    def hand_over(self) -> Global___HandOver: ...
+    @_builtins.property
+    def given(self) -> Global___Given:
+        """Of an order: who gave it, and why."""
+
     def __init__(
         self,
         *,
@@ -85,16 +102,43 @@ class Command(_message.Message):
         lift_bans: Global___LiftBans | None = ...,
         drain: Global___Drain | None = ...,
         barrier: Global___Barrier | None = ...,
+        ban: Global___Ban | None = ...,
+        unban: Global___Unban | None = ...,
+        set_weight: Global___SetWeight | None = ...,
+        hand_over: Global___HandOver | None = ...,
+        given: Global___Given | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["announce", b"announce", "barrier", b"barrier", "drain", b"drain", "kind", b"kind", "lift_bans", b"lift_bans", "report", b"report", "set_alive", b"set_alive"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["announce", b"announce", "ban", b"ban", "barrier", b"barrier", "drain", b"drain", "given", b"given", "hand_over", b"hand_over", "kind", b"kind", "lift_bans", b"lift_bans", "report", b"report", "set_alive", b"set_alive", "set_weight", b"set_weight", "unban", b"unban"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["announce", b"announce", "barrier", b"barrier", "drain", b"drain", "kind", b"kind", "lift_bans", b"lift_bans", "report", b"report", "set_alive", b"set_alive", "time_ms", b"time_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["announce", b"announce", "ban", b"ban", "barrier", b"barrier", "drain", b"drain", "given", b"given", "hand_over", b"hand_over", "kind", b"kind", "lift_bans", b"lift_bans", "report", b"report", "set_alive", b"set_alive", "set_weight", b"set_weight", "time_ms", b"time_ms", "unban", b"unban"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["report", "announce", "set_alive", "lift_bans", "drain", "barrier"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["report", "announce", "set_alive", "lift_bans", "drain", "barrier", "ban", "unban", "set_weight", "hand_over"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 
 Global___Command: _TypeAlias = Command  # noqa: Y015
+
+@_typing.final
+class Given(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WHO_FIELD_NUMBER: _builtins.int
+    WHY_FIELD_NUMBER: _builtins.int
+    who: _builtins.str
+    why: _builtins.str
+    def __init__(
+        self,
+        *,
+        who: _builtins.str = ...,
+        why: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["who", b"who", "why", b"why"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Given: _TypeAlias = Given  # noqa: Y015
 
 @_typing.final
 class Report(_message.Message):
@@ -398,6 +442,91 @@ class Drain(_message.Message):
 Global___Drain: _TypeAlias = Drain  # noqa: Y015
 
 @_typing.final
+class Ban(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_FIELD_NUMBER: _builtins.int
+    FOR_MS_FIELD_NUMBER: _builtins.int
+    node: _builtins.str
+    for_ms: _builtins.int
+    """0: until it is lifted."""
+    def __init__(
+        self,
+        *,
+        node: _builtins.str = ...,
+        for_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["for_ms", b"for_ms", "node", b"node"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Ban: _TypeAlias = Ban  # noqa: Y015
+
+@_typing.final
+class Unban(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_FIELD_NUMBER: _builtins.int
+    node: _builtins.str
+    def __init__(
+        self,
+        *,
+        node: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["node", b"node"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Unban: _TypeAlias = Unban  # noqa: Y015
+
+@_typing.final
+class SetWeight(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_FIELD_NUMBER: _builtins.int
+    WEIGHT_FIELD_NUMBER: _builtins.int
+    node: _builtins.str
+    weight: _builtins.int
+    """0: what the node says itself."""
+    def __init__(
+        self,
+        *,
+        node: _builtins.str = ...,
+        weight: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["node", b"node", "weight", b"weight"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetWeight: _TypeAlias = SetWeight  # noqa: Y015
+
+@_typing.final
+class HandOver(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TO_FIELD_NUMBER: _builtins.int
+    to: _builtins.str
+    """Empty: to any."""
+    def __init__(
+        self,
+        *,
+        to: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["to", b"to"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HandOver: _TypeAlias = HandOver  # noqa: Y015
+
+@_typing.final
 class Reference(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -488,12 +617,15 @@ class Node(_message.Message):
     FAILS_FIELD_NUMBER: _builtins.int
     BANNED_UNTIL_MS_FIELD_NUMBER: _builtins.int
     DRAINED_FIELD_NUMBER: _builtins.int
+    ORDERED_WEIGHT_FIELD_NUMBER: _builtins.int
     number: _builtins.int
     phase: _builtins.str
     since_ms: _builtins.int
     fails: _builtins.int
     banned_until_ms: _builtins.int
     drained: _builtins.bool
+    ordered_weight: _builtins.int
+    """In place of its own; 0: none is ordered."""
     @_builtins.property
     def info(self) -> Global___NodeInfo: ...
     @_builtins.property
@@ -511,10 +643,11 @@ class Node(_message.Message):
         fails: _builtins.int = ...,
         banned_until_ms: _builtins.int | None = ...,
         drained: _builtins.bool = ...,
+        ordered_weight: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_banned_until_ms", b"_banned_until_ms", "banned_until_ms", b"banned_until_ms", "info", b"info"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_banned_until_ms", b"_banned_until_ms", "banned_until_ms", b"banned_until_ms", "checks", b"checks", "drained", b"drained", "fails", b"fails", "info", b"info", "number", b"number", "phase", b"phase", "since_ms", b"since_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_banned_until_ms", b"_banned_until_ms", "banned_until_ms", b"banned_until_ms", "checks", b"checks", "drained", b"drained", "fails", b"fails", "info", b"info", "number", b"number", "ordered_weight", b"ordered_weight", "phase", b"phase", "since_ms", b"since_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__banned_until_ms: _TypeAlias = _typing.Literal["banned_until_ms"]  # noqa: Y015
     _WhichOneofArgType__banned_until_ms: _TypeAlias = _typing.Literal["_banned_until_ms", b"_banned_until_ms"]  # noqa: Y015
@@ -558,12 +691,17 @@ class Transition(_message.Message):
     BEFORE_FIELD_NUMBER: _builtins.int
     AFTER_FIELD_NUMBER: _builtins.int
     CAUSE_FIELD_NUMBER: _builtins.int
+    WHO_FIELD_NUMBER: _builtins.int
+    INDEX_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     time_ms: _builtins.int
     subject: _builtins.str
     before: _builtins.str
     after: _builtins.str
     cause: _builtins.str
+    who: _builtins.str
+    index: _builtins.int
+    """Of the entry of the log."""
     def __init__(
         self,
         *,
@@ -573,10 +711,12 @@ class Transition(_message.Message):
         before: _builtins.str = ...,
         after: _builtins.str = ...,
         cause: _builtins.str = ...,
+        who: _builtins.str = ...,
+        index: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "before", b"before", "cause", b"cause", "sequence", b"sequence", "subject", b"subject", "time_ms", b"time_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "before", b"before", "cause", b"cause", "index", b"index", "sequence", b"sequence", "subject", b"subject", "time_ms", b"time_ms", "who", b"who"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -640,9 +780,12 @@ class SnapshotHead(_message.Message):
     MEMBERS_FIELD_NUMBER: _builtins.int
     PROPOSERS_FIELD_NUMBER: _builtins.int
     FORGOTTEN_EPOCH_FIELD_NUMBER: _builtins.int
+    LEADER_FIELD_NUMBER: _builtins.int
     clock_ms: _builtins.int
     generation: _builtins.int
     forgotten_epoch: _builtins.int
+    leader: _builtins.str
+    """Who said last that it leads."""
     @_builtins.property
     def before_last(self) -> Global___SnapshotEntry: ...
     @_builtins.property
@@ -666,10 +809,11 @@ class SnapshotHead(_message.Message):
         members: _abc.Iterable[_builtins.str] | None = ...,
         proposers: _abc.Iterable[Global___Proposer] | None = ...,
         forgotten_epoch: _builtins.int = ...,
+        leader: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_reference", b"_reference", "before_last", b"before_last", "last", b"last", "reference", b"reference"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_reference", b"_reference", "before_last", b"before_last", "clock_ms", b"clock_ms", "forgotten_epoch", b"forgotten_epoch", "generation", b"generation", "last", b"last", "members", b"members", "proposers", b"proposers", "reference", b"reference"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_reference", b"_reference", "before_last", b"before_last", "clock_ms", b"clock_ms", "forgotten_epoch", b"forgotten_epoch", "generation", b"generation", "last", b"last", "leader", b"leader", "members", b"members", "proposers", b"proposers", "reference", b"reference"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__reference: _TypeAlias = _typing.Literal["reference"]  # noqa: Y015
     _WhichOneofArgType__reference: _TypeAlias = _typing.Literal["_reference", b"_reference"]  # noqa: Y015

@@ -1,0 +1,108 @@
+"""gale-ctl's orders: each goes through the log, and is done when it returns."""
+
+import re
+from collections.abc import Callable
+from functools import partial
+
+import click
+
+from gale.cli.asking import Asking, Verb, node_argument, orders
+from gale.cli.showing import Answer
+from gale.config.reading import UNITS_MS
+from gale.core.orders import WEIGHT_MAX
+from gale.rpc.v1 import api_pb2 as pb
+
+HAND_OVER_S = 10.0
+
+why_option = click.option("--why", default="", help="Your reason, for those who read the events.")
+
+
+def duration_ms(context: click.Context, parameter: click.Parameter, value: str | None) -> int:
+    """As in the configuration; 0 when there is none."""
+    if value is None:
+        return 0
+    match = re.fullmatch(r"(\d{1,9})(ms|s|m|h)", value)
+    if match is None or not int(match[1]):
+        raise click.BadParameter(f'{value!r}: write e.g. "90s", "10m" or "24h"')
+    return int(match[1]) * UNITS_MS[match[2]]
+
+
+def own_or_number(context: click.Context, parameter: click.Parameter, value: str) -> int:
+    if value == "own":
+        return 0
+    if value.isascii() and value.isdecimal() and 1 <= int(value) <= WEIGHT_MAX:
+        return int(value)
+    raise click.BadParameter(f"{value!r}: 1 to {WEIGHT_MAX}, or own for the weight that the node itself says")
+
+
+def node_order(verb: Verb) -> Callable[..., None]:
+    """Give a verb the argument and the options that every order about a node has."""
+    command: Callable[..., None] = node_argument(why_option(orders(verb)))
+    return command
+
+
+@click.command()
+@node_order
+async def drain(asking: Asking, name: str, why: str) -> Answer:
+    """Give the node no new flows; it keeps those it has. The order outlives failures."""
+    return await order_drain(asking, name, True, why)
+
+
+@click.command()
+@node_order
+async def undrain(asking: Asking, name: str, why: str) -> Answer:
+    """Give the node new flows again."""
+    return await order_drain(asking, name, False, why)
+
+
+async def order_drain(asking: Asking, name: str, on: bool, why: str) -> Answer:
+    answer = await asking.ask("SetDrain", pb.SetDrainRequest(node=name, on=on, why=why))
+    later = "; it will be drained when it would route" if on and answer.phase != "draining" else ""
+    return Answer(
+        {"id": name, "phase": answer.phase, "drained": answer.drained},
+        lambda: [f"node {name}: {answer.phase}{later}"],
+    )
+
+
+@click.command()
+@click.option("--for", "for_ms", metavar="TIME", callback=duration_ms, help='How long, e.g. "10m"; else until unban.')
+@node_order
+async def ban(asking: Asking, name: str, for_ms: int, why: str) -> Answer:
+    """Take the node out at once, with its flows, and refuse its checks."""
+    return told(await asking.ask("SetBan", pb.SetBanRequest(node=name, on=True, for_ms=for_ms, why=why)))
+
+
+@click.command()
+@node_order
+async def unban(asking: Asking, name: str, why: str) -> Answer:
+    """Let the node join again, with no fails, whoever banned it."""
+    return told(await asking.ask("SetBan", pb.SetBanRequest(node=name, on=False, why=why)))
+
+
+@click.command()
+@node_order
+@click.argument("weight", metavar="WEIGHT|own", callback=own_or_number)
+async def weight(asking: Asking, name: str, weight: int, why: str) -> Answer:
+    """Give the node another share of new flows, 1 to 1000; own: the one that it says itself.
+
+    The order outlives failures and restarts of the node."""
+    return told(await asking.ask("SetWeight", pb.SetWeightRequest(node=name, weight=weight, why=why)))
+
+
+@click.command()
+@click.argument("to", metavar="[LOAD_BALANCER]", default="")
+@why_option
+@partial(orders, timeout_s=HAND_OVER_S)
+async def transfer(asking: Asking, to: str, why: str) -> Answer:
+    """Make LOAD_BALANCER (IP or IP:PORT) the leader; left out: any other."""
+    leader = (await asking.ask("HandOver", pb.HandOverRequest(to=to, why=why))).leader
+    return Answer({"leader": leader}, lambda: [f"leader {leader}"])
+
+
+def told(node: pb.NodeStatus) -> Answer:
+    until = node.banned_until if node.HasField("banned_until") else None
+    ends = (f" until {until}" if until else " until unban") if node.phase == "banned" else ""
+    return Answer(
+        {"id": node.id, "phase": node.phase, "weight": node.weight, "banned_until": until},
+        lambda: [f"node {node.id}: {node.phase}{ends}, weight {node.weight}"],
+    )
