@@ -6,6 +6,15 @@ is what `gale-ctl -o json` prints.
 """
 
 from collections import abc as _abc
+from gale.rpc.v1.orders_pb2 import Event as Event
+from gale.rpc.v1.orders_pb2 import GetEventsRequest as GetEventsRequest
+from gale.rpc.v1.orders_pb2 import GetEventsResponse as GetEventsResponse
+from gale.rpc.v1.orders_pb2 import HandOverRequest as HandOverRequest
+from gale.rpc.v1.orders_pb2 import HandOverResponse as HandOverResponse
+from gale.rpc.v1.orders_pb2 import SetBanRequest as SetBanRequest
+from gale.rpc.v1.orders_pb2 import SetDrainRequest as SetDrainRequest
+from gale.rpc.v1.orders_pb2 import SetDrainResponse as SetDrainResponse
+from gale.rpc.v1.orders_pb2 import SetWeightRequest as SetWeightRequest
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
@@ -39,55 +48,6 @@ class GetClusterStatusRequest(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetClusterStatusRequest: _TypeAlias = GetClusterStatusRequest  # noqa: Y015
-
-@_typing.final
-class SetDrainRequest(_message.Message):
-    DESCRIPTOR: _descriptor.Descriptor
-
-    NODE_FIELD_NUMBER: _builtins.int
-    ON_FIELD_NUMBER: _builtins.int
-    WHY_FIELD_NUMBER: _builtins.int
-    node: _builtins.str
-    on: _builtins.bool
-    why: _builtins.str
-    """For those who read the events."""
-    def __init__(
-        self,
-        *,
-        node: _builtins.str = ...,
-        on: _builtins.bool = ...,
-        why: _builtins.str = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["node", b"node", "on", b"on", "why", b"why"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___SetDrainRequest: _TypeAlias = SetDrainRequest  # noqa: Y015
-
-@_typing.final
-class SetDrainResponse(_message.Message):
-    DESCRIPTOR: _descriptor.Descriptor
-
-    PHASE_FIELD_NUMBER: _builtins.int
-    DRAINED_FIELD_NUMBER: _builtins.int
-    phase: _builtins.str
-    """The node's phase now. A node that does not route is drained when it would."""
-    drained: _builtins.bool
-    def __init__(
-        self,
-        *,
-        phase: _builtins.str = ...,
-        drained: _builtins.bool = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["drained", b"drained", "phase", b"phase"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___SetDrainResponse: _TypeAlias = SetDrainResponse  # noqa: Y015
 
 @_typing.final
 class GetLocalStatusRequest(_message.Message):
@@ -1405,196 +1365,3 @@ class Places(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Places: _TypeAlias = Places  # noqa: Y015
-
-@_typing.final
-class SetBanRequest(_message.Message):
-    """Orders, and the events that tell of them."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    NODE_FIELD_NUMBER: _builtins.int
-    ON_FIELD_NUMBER: _builtins.int
-    FOR_MS_FIELD_NUMBER: _builtins.int
-    WHY_FIELD_NUMBER: _builtins.int
-    node: _builtins.str
-    on: _builtins.bool
-    """false: lift the ban."""
-    for_ms: _builtins.int
-    """How long; 0: until it is lifted."""
-    why: _builtins.str
-    def __init__(
-        self,
-        *,
-        node: _builtins.str = ...,
-        on: _builtins.bool = ...,
-        for_ms: _builtins.int = ...,
-        why: _builtins.str = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["for_ms", b"for_ms", "node", b"node", "on", b"on", "why", b"why"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___SetBanRequest: _TypeAlias = SetBanRequest  # noqa: Y015
-
-@_typing.final
-class SetWeightRequest(_message.Message):
-    DESCRIPTOR: _descriptor.Descriptor
-
-    NODE_FIELD_NUMBER: _builtins.int
-    WEIGHT_FIELD_NUMBER: _builtins.int
-    WHY_FIELD_NUMBER: _builtins.int
-    node: _builtins.str
-    weight: _builtins.int
-    """1 to 1000; 0: what the node says itself."""
-    why: _builtins.str
-    def __init__(
-        self,
-        *,
-        node: _builtins.str = ...,
-        weight: _builtins.int = ...,
-        why: _builtins.str = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["node", b"node", "weight", b"weight", "why", b"why"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___SetWeightRequest: _TypeAlias = SetWeightRequest  # noqa: Y015
-
-@_typing.final
-class HandOverRequest(_message.Message):
-    DESCRIPTOR: _descriptor.Descriptor
-
-    TO_FIELD_NUMBER: _builtins.int
-    WHY_FIELD_NUMBER: _builtins.int
-    HERE_FIELD_NUMBER: _builtins.int
-    to: _builtins.str
-    """Address of the load balancer that shall lead, "IP" or "IP:PORT"; empty: any other."""
-    why: _builtins.str
-    here: _builtins.bool
-    """Who is asked leads, and the order is in the log already."""
-    def __init__(
-        self,
-        *,
-        to: _builtins.str = ...,
-        why: _builtins.str = ...,
-        here: _builtins.bool = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["here", b"here", "to", b"to", "why", b"why"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___HandOverRequest: _TypeAlias = HandOverRequest  # noqa: Y015
-
-@_typing.final
-class HandOverResponse(_message.Message):
-    DESCRIPTOR: _descriptor.Descriptor
-
-    LEADER_FIELD_NUMBER: _builtins.int
-    leader: _builtins.str
-    def __init__(
-        self,
-        *,
-        leader: _builtins.str = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["leader", b"leader"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___HandOverResponse: _TypeAlias = HandOverResponse  # noqa: Y015
-
-@_typing.final
-class GetEventsRequest(_message.Message):
-    DESCRIPTOR: _descriptor.Descriptor
-
-    AFTER_FIELD_NUMBER: _builtins.int
-    MOST_FIELD_NUMBER: _builtins.int
-    after: _builtins.int
-    """Those behind this sequence number."""
-    most: _builtins.int
-    """The last so many of them; 0: all there are."""
-    def __init__(
-        self,
-        *,
-        after: _builtins.int = ...,
-        most: _builtins.int = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "most", b"most"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___GetEventsRequest: _TypeAlias = GetEventsRequest  # noqa: Y015
-
-@_typing.final
-class GetEventsResponse(_message.Message):
-    DESCRIPTOR: _descriptor.Descriptor
-
-    EVENTS_FIELD_NUMBER: _builtins.int
-    @_builtins.property
-    def events(self) -> _containers.RepeatedCompositeFieldContainer[Global___Event]: ...
-    def __init__(
-        self,
-        *,
-        events: _abc.Iterable[Global___Event] | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___GetEventsResponse: _TypeAlias = GetEventsResponse  # noqa: Y015
-
-@_typing.final
-class Event(_message.Message):
-    DESCRIPTOR: _descriptor.Descriptor
-
-    SEQUENCE_FIELD_NUMBER: _builtins.int
-    INDEX_FIELD_NUMBER: _builtins.int
-    TIME_FIELD_NUMBER: _builtins.int
-    SUBJECT_FIELD_NUMBER: _builtins.int
-    BEFORE_FIELD_NUMBER: _builtins.int
-    AFTER_FIELD_NUMBER: _builtins.int
-    CAUSE_FIELD_NUMBER: _builtins.int
-    WHO_FIELD_NUMBER: _builtins.int
-    sequence: _builtins.int
-    """Grows by one."""
-    index: _builtins.int
-    """Of the entry of the log."""
-    time: _builtins.str
-    """RFC 3339 in UTC, by the clock of bans: that of the load balancer whose clock is furthest ahead."""
-    subject: _builtins.str
-    """"node NAME", "load balancer ADDRESS", "leader", "members" or "reference configuration"."""
-    before: _builtins.str
-    after: _builtins.str
-    cause: _builtins.str
-    who: _builtins.str
-    """An operator, or the load balancer whose report it follows from."""
-    def __init__(
-        self,
-        *,
-        sequence: _builtins.int = ...,
-        index: _builtins.int = ...,
-        time: _builtins.str = ...,
-        subject: _builtins.str = ...,
-        before: _builtins.str = ...,
-        after: _builtins.str = ...,
-        cause: _builtins.str = ...,
-        who: _builtins.str = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "before", b"before", "cause", b"cause", "index", b"index", "sequence", b"sequence", "subject", b"subject", "time", b"time", "who", b"who"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___Event: _TypeAlias = Event  # noqa: Y015

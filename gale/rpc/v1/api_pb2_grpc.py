@@ -4,6 +4,7 @@ import grpc
 import warnings
 
 from gale.rpc.v1 import api_pb2 as gale_dot_v1_dot_api__pb2
+from gale.rpc.v1 import orders_pb2 as gale_dot_v1_dot_orders__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
 GRPC_VERSION = grpc.__version__
@@ -46,8 +47,8 @@ class ManagementServiceStub:
                 _registered_method=True)
         self.SetDrain = channel.unary_unary(
                 '/gale.v1.ManagementService/SetDrain',
-                request_serializer=gale_dot_v1_dot_api__pb2.SetDrainRequest.SerializeToString,
-                response_deserializer=gale_dot_v1_dot_api__pb2.SetDrainResponse.FromString,
+                request_serializer=gale_dot_v1_dot_orders__pb2.SetDrainRequest.SerializeToString,
+                response_deserializer=gale_dot_v1_dot_orders__pb2.SetDrainResponse.FromString,
                 _registered_method=True)
         self.GetCounters = channel.unary_unary(
                 '/gale.v1.ManagementService/GetCounters',
@@ -81,23 +82,23 @@ class ManagementServiceStub:
                 _registered_method=True)
         self.SetBan = channel.unary_unary(
                 '/gale.v1.ManagementService/SetBan',
-                request_serializer=gale_dot_v1_dot_api__pb2.SetBanRequest.SerializeToString,
+                request_serializer=gale_dot_v1_dot_orders__pb2.SetBanRequest.SerializeToString,
                 response_deserializer=gale_dot_v1_dot_api__pb2.NodeStatus.FromString,
                 _registered_method=True)
         self.SetWeight = channel.unary_unary(
                 '/gale.v1.ManagementService/SetWeight',
-                request_serializer=gale_dot_v1_dot_api__pb2.SetWeightRequest.SerializeToString,
+                request_serializer=gale_dot_v1_dot_orders__pb2.SetWeightRequest.SerializeToString,
                 response_deserializer=gale_dot_v1_dot_api__pb2.NodeStatus.FromString,
                 _registered_method=True)
         self.HandOver = channel.unary_unary(
                 '/gale.v1.ManagementService/HandOver',
-                request_serializer=gale_dot_v1_dot_api__pb2.HandOverRequest.SerializeToString,
-                response_deserializer=gale_dot_v1_dot_api__pb2.HandOverResponse.FromString,
+                request_serializer=gale_dot_v1_dot_orders__pb2.HandOverRequest.SerializeToString,
+                response_deserializer=gale_dot_v1_dot_orders__pb2.HandOverResponse.FromString,
                 _registered_method=True)
         self.GetEvents = channel.unary_unary(
                 '/gale.v1.ManagementService/GetEvents',
-                request_serializer=gale_dot_v1_dot_api__pb2.GetEventsRequest.SerializeToString,
-                response_deserializer=gale_dot_v1_dot_api__pb2.GetEventsResponse.FromString,
+                request_serializer=gale_dot_v1_dot_orders__pb2.GetEventsRequest.SerializeToString,
+                response_deserializer=gale_dot_v1_dot_orders__pb2.GetEventsResponse.FromString,
                 _registered_method=True)
 
 
@@ -212,8 +213,8 @@ def add_ManagementServiceServicer_to_server(servicer, server):
             ),
             'SetDrain': grpc.unary_unary_rpc_method_handler(
                     servicer.SetDrain,
-                    request_deserializer=gale_dot_v1_dot_api__pb2.SetDrainRequest.FromString,
-                    response_serializer=gale_dot_v1_dot_api__pb2.SetDrainResponse.SerializeToString,
+                    request_deserializer=gale_dot_v1_dot_orders__pb2.SetDrainRequest.FromString,
+                    response_serializer=gale_dot_v1_dot_orders__pb2.SetDrainResponse.SerializeToString,
             ),
             'GetCounters': grpc.unary_unary_rpc_method_handler(
                     servicer.GetCounters,
@@ -247,23 +248,23 @@ def add_ManagementServiceServicer_to_server(servicer, server):
             ),
             'SetBan': grpc.unary_unary_rpc_method_handler(
                     servicer.SetBan,
-                    request_deserializer=gale_dot_v1_dot_api__pb2.SetBanRequest.FromString,
+                    request_deserializer=gale_dot_v1_dot_orders__pb2.SetBanRequest.FromString,
                     response_serializer=gale_dot_v1_dot_api__pb2.NodeStatus.SerializeToString,
             ),
             'SetWeight': grpc.unary_unary_rpc_method_handler(
                     servicer.SetWeight,
-                    request_deserializer=gale_dot_v1_dot_api__pb2.SetWeightRequest.FromString,
+                    request_deserializer=gale_dot_v1_dot_orders__pb2.SetWeightRequest.FromString,
                     response_serializer=gale_dot_v1_dot_api__pb2.NodeStatus.SerializeToString,
             ),
             'HandOver': grpc.unary_unary_rpc_method_handler(
                     servicer.HandOver,
-                    request_deserializer=gale_dot_v1_dot_api__pb2.HandOverRequest.FromString,
-                    response_serializer=gale_dot_v1_dot_api__pb2.HandOverResponse.SerializeToString,
+                    request_deserializer=gale_dot_v1_dot_orders__pb2.HandOverRequest.FromString,
+                    response_serializer=gale_dot_v1_dot_orders__pb2.HandOverResponse.SerializeToString,
             ),
             'GetEvents': grpc.unary_unary_rpc_method_handler(
                     servicer.GetEvents,
-                    request_deserializer=gale_dot_v1_dot_api__pb2.GetEventsRequest.FromString,
-                    response_serializer=gale_dot_v1_dot_api__pb2.GetEventsResponse.SerializeToString,
+                    request_deserializer=gale_dot_v1_dot_orders__pb2.GetEventsRequest.FromString,
+                    response_serializer=gale_dot_v1_dot_orders__pb2.GetEventsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -345,8 +346,8 @@ class ManagementService:
             request,
             target,
             '/gale.v1.ManagementService/SetDrain',
-            gale_dot_v1_dot_api__pb2.SetDrainRequest.SerializeToString,
-            gale_dot_v1_dot_api__pb2.SetDrainResponse.FromString,
+            gale_dot_v1_dot_orders__pb2.SetDrainRequest.SerializeToString,
+            gale_dot_v1_dot_orders__pb2.SetDrainResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -534,7 +535,7 @@ class ManagementService:
             request,
             target,
             '/gale.v1.ManagementService/SetBan',
-            gale_dot_v1_dot_api__pb2.SetBanRequest.SerializeToString,
+            gale_dot_v1_dot_orders__pb2.SetBanRequest.SerializeToString,
             gale_dot_v1_dot_api__pb2.NodeStatus.FromString,
             options,
             channel_credentials,
@@ -561,7 +562,7 @@ class ManagementService:
             request,
             target,
             '/gale.v1.ManagementService/SetWeight',
-            gale_dot_v1_dot_api__pb2.SetWeightRequest.SerializeToString,
+            gale_dot_v1_dot_orders__pb2.SetWeightRequest.SerializeToString,
             gale_dot_v1_dot_api__pb2.NodeStatus.FromString,
             options,
             channel_credentials,
@@ -588,8 +589,8 @@ class ManagementService:
             request,
             target,
             '/gale.v1.ManagementService/HandOver',
-            gale_dot_v1_dot_api__pb2.HandOverRequest.SerializeToString,
-            gale_dot_v1_dot_api__pb2.HandOverResponse.FromString,
+            gale_dot_v1_dot_orders__pb2.HandOverRequest.SerializeToString,
+            gale_dot_v1_dot_orders__pb2.HandOverResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -615,8 +616,8 @@ class ManagementService:
             request,
             target,
             '/gale.v1.ManagementService/GetEvents',
-            gale_dot_v1_dot_api__pb2.GetEventsRequest.SerializeToString,
-            gale_dot_v1_dot_api__pb2.GetEventsResponse.FromString,
+            gale_dot_v1_dot_orders__pb2.GetEventsRequest.SerializeToString,
+            gale_dot_v1_dot_orders__pb2.GetEventsResponse.FromString,
             options,
             channel_credentials,
             insecure,
