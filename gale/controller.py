@@ -28,6 +28,7 @@ from gale.core.state import ClusterState, NodeInfo, Phase
 from gale.core.view import View
 from gale.core.watch import Watch
 from gale.errors import ConsensusError, DataplaneError
+from gale.log import Sparing
 from gale.ports import (
     Clock,
     Consensus,
@@ -51,6 +52,7 @@ REFUSED_MAX = 1_000
 ATTACH_MS = 2_000
 WRITES_MAX = 250  # map writes in one step
 FLOWLESS = ("no_flow", "taking_over")  # verdicts: such a packet, but no flow of it, is known
+CHANGES_MAX = 100  # of the state, told in a second: as many lines as that are read by nobody
 ELECTION_MS = 1_000  # so long there may be no leader without that anything is wrong
 
 
@@ -78,6 +80,9 @@ class Controller:
         self._logged = 0
         self._refused: dict[tuple[str, str], str] = {}
         self._troubles: dict[str, str] = {}
+        self._refusals = Sparing("more checks are refused than this")
+        self._ways = Sparing("more nodes are reached another way than this")
+        self._changes = Sparing("more has changed than this: gale-ctl events", CHANGES_MAX)
         self._mended = 0
 
     def announce(self, me: Announce) -> None:
@@ -212,6 +217,8 @@ class Controller:
     def step(self) -> None:
         now_ms, state = self._clock.monotonic_ms(), self.state
         self._watch.tick(state, now_ms)
+        for lines in (self._refusals, self._ways, self._changes):
+            lines.settle(now_ms)
         self._log_transitions(state, replayed=not self._consensus.ready)
         if not self._consensus.ready:
             return
@@ -263,7 +270,8 @@ class Controller:
                 log.info("forwarding", generation=self._held.generation, **self._dataplane.attachments)
             if now_ms - self._neighbours_ms >= NEIGHBOURS_MS:
                 self._neighbours_ms = now_ms
-                for change in self._dataplane.refresh_neighbours():
+                changes = self._dataplane.refresh_neighbours()
+                for change in (change for change in changes if self._ways.may(now_ms)):
                     log.info("a node is reached another way", change=str(change))
             self._settled("dataplane")
         except DataplaneError as error:
@@ -355,14 +363,15 @@ class Controller:
             if len(self._refused) >= REFUSED_MAX:
                 self._refused.pop(next(iter(self._refused)))
             self._refused[who] = reason
-            log.warning("a node's check is refused", node=info.id, address=info.address, reason=reason)
+            if self._refusals.may(self._clock.monotonic_ms()):
+                log.warning("a node's check is refused", node=info.id, address=info.address, reason=reason)
 
     def _log_transitions(self, state: ClusterState, replayed: bool) -> None:
         """One line each, but not again for those that a restart replays from the log."""
         if not state.transitions or state.transitions[-1].sequence == self._logged:
             return
         for transition in state.transitions:
-            if transition.sequence > self._logged and not replayed:
+            if transition.sequence > self._logged and not replayed and self._changes.may(self._clock.monotonic_ms()):
                 log.info(
                     f"{transition.subject}: {transition.before} -> {transition.after}",
                     cause=transition.cause,

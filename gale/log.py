@@ -1,6 +1,11 @@
-"""Logging: structlog on standard error, one line an event, key=value; coloured on a terminal only.
+"""Logging: structlog on standard error, one line an event: key=value, coloured on a terminal only, or JSON.
 
-What libraries say through the standard library's logging comes out in the same form, from WARNING up.
+    error    gale cannot do its work until somebody acts, or until what is named is well again
+    warning  something is not as it should be, and gale goes on; or somebody was turned away
+    info     a change, with its cause
+
+What libraries say through the standard library's logging comes out in the same form, from WARNING up. What strangers
+can cause has a bound: of what is beyond it, only how much there was is told.
 """
 
 import logging
@@ -9,14 +14,20 @@ import time
 
 import structlog
 
+FORMS = ("text", "json")
+LINES_MAX = 10
+"""Of one kind that strangers can cause, in a second."""
 
-def configure(level: str = "info") -> None:
+
+def configure(level: str = "info", form: str = FORMS[0]) -> None:
     shared: list[structlog.typing.Processor] = [
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
-    if sys.stderr.isatty():
-        last: structlog.typing.Processor = structlog.dev.ConsoleRenderer()
+    if form == "json":
+        last: structlog.typing.Processor = structlog.processors.JSONRenderer()
+    elif sys.stderr.isatty():
+        last = structlog.dev.ConsoleRenderer()
     else:
         last = structlog.processors.LogfmtRenderer(key_order=["timestamp", "level", "event"], bool_as_flag=False)
     structlog.configure(
@@ -26,6 +37,7 @@ def configure(level: str = "info") -> None:
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler(sys.stderr)
+    handler.addFilter(_Foreign())
     foreign: list[structlog.typing.Processor] = [*shared, structlog.processors.format_exc_info]
     handler.setFormatter(structlog.stdlib.ProcessorFormatter(processor=last, foreign_pre_chain=foreign))
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
@@ -45,3 +57,42 @@ class Refusals:
         if now_s - self._told_s >= 1.0:
             self._told_s = now_s
             structlog.get_logger().warning(event or self._event, **about, refused_so_far=self.count)
+
+
+class Sparing:
+    """Lines that strangers can cause, `most` in a second. `event`: how is told that there were more, when the second is
+    over. Time is an argument, so that a simulated cluster says the same each time."""
+
+    def __init__(self, event: str, most: int = LINES_MAX) -> None:
+        self._event = event
+        self._most = most
+        self._begun_ms = 0
+        self._lines = self._left_out = 0
+
+    def may(self, now_ms: int) -> bool:
+        """Whether one more line may be said."""
+        self.settle(now_ms)
+        may = self._lines < self._most
+        self._lines += may
+        self._left_out += not may
+        return may
+
+    def settle(self, now_ms: int) -> None:
+        """Tell what was left out, once the second is over."""
+        if now_ms - self._begun_ms < 1_000:
+            return
+        left_out, self._begun_ms = self._left_out, now_ms
+        self._lines = self._left_out = 0
+        if left_out:
+            structlog.get_logger().warning(self._event, lines=left_out)
+
+
+class _Foreign(logging.Filter):
+    """Of what libraries say, who knows what strangers can cause?"""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._sparing = Sparing("libraries said more than this")
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return self._sparing.may(round(1_000 * time.monotonic()))

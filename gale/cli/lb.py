@@ -11,6 +11,7 @@ import uvloop
 import gale
 from gale.cli.checking import checked
 from gale.cli.failing import debug_option, one_line_errors
+from gale.cli.logs import log_format_option
 from gale.config import load_lb
 from gale.dataplane.rights import require_rights
 from gale.log import configure
@@ -21,10 +22,11 @@ from gale.supervisor import Supervisor
 @click.option("--config", type=click.Path(path_type=Path), required=True, help="The configuration, e.g. cmd/lb.toml.")
 @click.option("--check", is_flag=True, help="Only check the configuration.")
 @click.option("--detach", is_flag=True, help="Take gale's programs off the interfaces: this machine stops forwarding.")
+@log_format_option
 @debug_option
 @click.version_option(gale.__version__, prog_name="gale-lb")
 @one_line_errors("gale-lb")
-def main(config: Path, check: bool, detach: bool, debug: bool) -> None:
+def main(config: Path, check: bool, detach: bool, log_format: str, debug: bool) -> None:
     """Forward clients' traffic to the nodes, as agreed with the other load balancers."""
     settings = checked(config) if check else load_lb(config)
     if check:
@@ -33,7 +35,7 @@ def main(config: Path, check: bool, detach: bool, debug: bool) -> None:
             click.echo(f"{config}: warning: {warning}", err=True)
         return
     require_rights()
-    configure("debug" if debug else "info")
+    configure("debug" if debug else "info", log_format)
     from gale import lb  # loads Raft and gRPC, which only a running load balancer needs
 
     if detach:
