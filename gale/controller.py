@@ -36,6 +36,7 @@ from gale.ports import (
     Counters,
     Dataplane,
     Explanation,
+    FlowTable,
     LocalStatus,
     Question,
     Reached,
@@ -155,6 +156,10 @@ class Controller:
             troubles=dict(self._troubles),
             mended=self._mended,
         )
+
+    @property
+    def flows(self) -> FlowTable:
+        return self._dataplane.flows
 
     async def counters(self) -> Counters:
         return await self._dataplane.counters()

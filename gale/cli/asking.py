@@ -6,7 +6,8 @@ A verb is a coroutine that is given an Asking, and its own options, and gives an
     @asks
     async def node_list(asking: Asking) -> Answer: ...
 
-`asks` is for questions, which may be asked again and again; `orders` for what is told once.
+`asks` is for questions, which may be asked again and again; `orders` for what is told once; `stays` for what fills the
+terminal.
 """
 
 import asyncio
@@ -121,6 +122,20 @@ def asks(verb: Verb, timeout_s: float = 3.0, watched: bool = True) -> Callable[.
 
 
 orders = partial(asks, watched=False)
+
+
+def stays(verb: Callable[..., Awaitable[None]]) -> Callable[..., None]:
+    """Give a verb that shows what it asks by itself, until it is left, the options of its connection."""
+
+    @functools.wraps(verb)
+    def command(server: Server, timeout: float, debug: bool, **options: Any) -> None:
+        async def staying() -> None:
+            async with operator_link(server) as link:
+                await verb(Asking(link, timeout, watched=True), **options)
+
+        uvloop.run(staying())
+
+    return with_options(one_line_errors("gale-ctl")(proving(command)), (*_connecting(3.0), debug_option))
 
 
 async def _follow(
