@@ -2,9 +2,11 @@
 
 import asyncio
 import json
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,10 @@ from gale.web.page import NODES_MAX, Moment, Picture, Wanted
 from gale.web.site import Site, doors, open_doors
 from tests.browser import CHROMIUM, Page, chromium
 from tests.raft.trio import free_addresses
+from tests.rpc.certificates import Folder
 from tests.rpc.test_conversation import Box, eventually, load_balancer
+from tests.rpc.test_web import OTHER
+from tests.rpc.test_web import shown as web
 from tests.unit.test_families import many_nodes
 
 ME, SECOND, THIRD = (f"192.168.1.{last}:9090" for last in (2, 3, 4))
@@ -43,10 +48,15 @@ async def cluster() -> AsyncIterator[Box]:
         box.consensus.connected = frozenset({ME, SECOND})
         nodes = [NodeInfo(f"web-{number}", f"192.168.1.{10 + number}", reports_to=1) for number in range(1, 5)]
         for info in nodes:
-            await eventually(lambda info=info: box.controller.check(info, serving=True).phase == "routing")
+            await eventually(partial(routes, box, info))
         box.controller.check(nodes[3], serving=False, reason=f"GET / says 503 {HOSTILE}")
         await eventually(lambda: box.phase("web-4") == "failed")
         yield box
+
+
+def routes(box: Box, info: NodeInfo) -> bool:
+    """Check once more, and see."""
+    return box.controller.check(info, serving=True).phase == "routing"
 
 
 def forward(box: Box, times: int) -> None:
@@ -126,6 +136,28 @@ async def test_an_operator_orders_and_the_events_say_who_and_why() -> None:
         assert (await order(site, body={"node": "nobody", "drain": True})).code == 409
         box.consensus.quorum = False
         assert (await order(site)).code == 503
+
+
+async def test_an_operators_certificate_is_enough_over_tls_and_none_is_not(tmp_path: Path) -> None:
+    folder = Folder(tmp_path)
+    own = folder.issue(Role.LOAD_BALANCER, OTHER)
+    body = json.dumps({"node": "web-1", "drain": True})
+    async with cluster() as box, web(box, own) as site:
+        lines = [
+            "POST /order HTTP/1.1",
+            f"Host: {OTHER}:{site.port}",
+            f"Origin: https://{OTHER}:{site.port}",
+            "Content-Type: application/json",
+            "X-Gale-Order: 1",
+            f"Content-Length: {len(body)}",
+            "Connection: close",
+        ]
+        request = "\r\n".join([*lines, "", body])
+        anybody = ssl.create_default_context(cadata=(tmp_path / "ca.crt").read_text())
+        assert (await site.ask(request, OTHER, anybody))[0] == 403
+        assert (await site.ask(request))[0] == 403
+        code, _, said = await site.ask(request, OTHER, folder.issue(Role.OPERATOR, "anna").client_context())
+        assert (code, said) == (200, "web-1: draining\n")
 
 
 REFUSED: tuple[tuple[dict[str, Any], int], ...] = (
@@ -209,11 +241,9 @@ async def test_it_shows_the_cluster_live_and_asks_nobody_else(tmp_path: Path) ->
         await page.until(f"{text('#wrong')}.includes('No quorum')")
         box.consensus.quorum = True
         await page.until(f"!{text('#wrong')}.includes('No quorum')")
-        (tmp_path / "page.png").write_bytes(await page.picture())
         await page.open(url, 390, 844, phone=True, dark=True)
         await page.until(f"{text('#age')} === 'live'")
         assert await page.value("document.documentElement.scrollWidth") <= 390
-        (tmp_path / "page-phone.png").write_bytes(await page.picture(whole=False))
         assert {asked.removeprefix(url).partition("?")[0] for asked in page.asked} == {
             "",
             "page.css",
@@ -253,7 +283,6 @@ async def test_a_keyboard_is_enough_to_find_a_node_and_drain_it(tmp_path: Path) 
         await page.write("new disk")
         await page.press("Tab")
         await page.press("Tab")
-        (tmp_path / "page-order.png").write_bytes(await page.picture(whole=False))
         await page.press("Enter")
         await page.until(f"{text('#said')} === 'web-2: draining'")
         assert str(box.phase("web-2")) == "draining"
