@@ -91,7 +91,7 @@ def test_flows_are_told_and_killed(whole: Lab) -> None:
     assert "node-1" not in gale(whole, "lb-0", "ctl", "flows", "count").stdout
 
 
-def test_metrics_and_health(whole: Lab) -> None:
+def test_metrics_health_and_the_page(whole: Lab) -> None:
     """Of each load balancer, on its own loopback and nowhere else."""
 
     def read(instance: str, url: str) -> CompletedProcess[str]:
@@ -110,6 +110,12 @@ def test_metrics_and_health(whole: Lab) -> None:
         assert float(values['gale_packets_total{action="redirect",verdict="returned"}']) > 0
         assert values["gale_generation"] == values["gale_committed_generation"]
         leaders += values["gale_raft_leader"] == "1.0"
+        assert read(lb.name, "http://127.0.0.1:5556/").stdout.startswith("<!doctype html>")
+        told = json.loads(read(lb.name, "http://127.0.0.1:5556/page.json").stdout.removesuffix("200"))
+        assert told["address"].startswith(f"{lb.private}:")
+        assert (told["unready"], told["phases"]["routing"]) == ([], 3)
+        assert told["services"][0]["in_packets"] > 0
+        assert not told["may_order"]
         assert read("client", f"http://{lb.private}:5556/metrics").returncode == 7
         assert read("node-0", f"http://{lb.private}:5556/metrics").returncode == 7
     assert leaders == 1

@@ -1,17 +1,22 @@
 """What is answered at which path, and where is listened.
 
+/         the page for people, of the files in static/; it asks /page.json for what it shows, and /order to drain a node
 /metrics   for Prometheus; /metrics?nodes=no leaves out what there is of each node
 /healthz   200 as long as the loop turns: what a supervisor asks that would start gale-lb anew
 /readyz    200 while clients' traffic may be sent here, else 503 and the reasons: what a router asks
 
-All of it may be read without rights. On loopback it is plain HTTP, also where there are certificates: whoever is on
+All of it may be read without rights; for orders see orders.py. On loopback it is plain HTTP, also where there are
+certificates: whoever is on
 this machine, or came through its ssh, needs none to read.
 """
 
 import asyncio
 import socket
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Generic, TypeVar
+
+import msgspec
 
 from gale.dataplane.abi import verdicts
 from gale.door import Door
@@ -23,10 +28,20 @@ from gale.web.exposition import KIND, exposition
 from gale.web.families import Seen, measured
 from gale.web.health import unready
 from gale.web.http import BOUNDS, Answer, Asked, Http, Request
+from gale.web.orders import JSON, may_order, take
+from gale.web.page import Moment, Picture, Wanted
 
 LOOPBACK = "127.0.0.1"
 FRESH_S = 1.0
 READS = ("GET", "HEAD")
+ORDER = "/order"
+STATIC = Path(__file__).parent / "static"
+FILES = {
+    "/": ("page.html", "text/html; charset=utf-8"),
+    "/page.css": ("page.css", "text/css; charset=utf-8"),
+    "/page.js": ("page.js", "text/javascript; charset=utf-8"),
+    "/icon.svg": ("icon.svg", "image/svg+xml"),
+}
 
 T = TypeVar("T")
 
@@ -59,19 +74,42 @@ class Site:
         self._actions = {verdict.name: verdict.action.value for verdict in verdicts()}
         self._metrics = Shared(lambda: self._exposition(nodes=True))
         self._metrics_without_nodes = Shared(lambda: self._exposition(nodes=False))
+        self._moment = Shared(self._look)
+        self._picture = Picture()
+        self._files = {path: Answer((STATIC / name).read_text(), kind=kind) for path, (name, kind) in FILES.items()}
         self._paths: Mapping[str, Asked] = {
+            **dict.fromkeys(FILES, self._tell_file),
+            "/page.json": self._tell_page,
             "/metrics": self._tell_metrics,
             "/healthz": self._tell_health,
             "/readyz": self._tell_readiness,
         }
 
     async def answer(self, request: Request) -> Answer:
+        if request.path == ORDER:
+            if request.method != "POST":
+                return Answer("orders are given: POST\n", 405, headers={"allow": "POST"})
+            return await take(request, self._operator)
         handler = self._paths.get(request.path)
         if handler is None:
             return Answer(f"nothing is at this path; there are {', '.join(self._paths)}\n", 404)
         if request.method not in READS:
             return Answer("this can only be read: GET\n", 405, headers={"allow": ", ".join(READS)})
         return await handler(request)
+
+    async def _tell_file(self, request: Request) -> Answer:
+        return self._files[request.path]
+
+    async def _tell_page(self, request: Request) -> Answer:
+        drawn = await self._picture.draw(await self._moment.get(), Wanted.of(request.query))
+        drawn["may_order"] = may_order(request.who)
+        drawn["who"] = str(request.who or "")
+        return Answer([msgspec.json.encode(drawn)], kind=JSON)
+
+    async def _look(self) -> Moment:
+        counters = await self._operator.counters()
+        now_s = asyncio.get_running_loop().time()
+        return Moment(now_s, self._operator.state, self._operator.local_status(), counters)
 
     async def _tell_metrics(self, request: Request) -> Answer:
         match request.query.get("nodes", "yes"):
