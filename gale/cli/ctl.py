@@ -5,6 +5,7 @@ from click.shell_completion import get_completion_class
 
 import gale
 from gale.cli.asking import Asking, asks
+from gale.cli.ctl_bundle import support_bundle
 from gale.cli.ctl_config import config
 from gale.cli.ctl_dataplane import counters, dataplane, explain
 from gale.cli.ctl_events import events
@@ -77,7 +78,7 @@ def completion(shell: str) -> None:
     click.echo(kind(main, {}, "gale-ctl", COMPLETED_BY).source())
 
 
-for command in (explain, counters, dataplane, events, flows, tls, service, config, top):
+for command in (explain, counters, dataplane, events, flows, tls, service, config, top, support_bundle):
     main.add_command(command)
 for command in (node_show, drain, undrain, ban, unban, weight):
     node.add_command(command)
