@@ -57,6 +57,38 @@ def test_tables_for_people(whole: Lab) -> None:
     assert all(f"node-{i}" in nodes and f"10.77.2.{100 + i}" in nodes for i in range(3))
 
 
+def test_orders_are_carried_out_everywhere_and_told_as_events(whole: Lab) -> None:
+    def said(*arguments: str, server: str = "lb-0") -> Any:
+        """At the socket, which is no part of a namespace: from the client's machine."""
+        told = gale(
+            whole, "client", "ctl", *arguments, "-o", "json", "--server", f"unix:{whole.store.state(server)}.sock"
+        )
+        assert told.returncode == 0, told.stderr
+        return json.loads(told.stdout)
+
+    leader = said("cluster", "status")["leader"]
+    to = next(str(lb.private) for lb in whole.topology.lbs if str(lb.private) != leader.partition(":")[0])
+    assert said("cluster", "transfer", to, "--why", "tea")["leader"] == f"{to}:9090"
+    assert said("node", "weight", "node-1", "9")["weight"] == 9
+    assert said("node", "ban", "node-2", "--for", "1h")["phase"] == "banned"
+    assert said("node", "weight", "node-1", "own")["weight"] == 1
+    assert said("node", "unban", "node-2", "--why", "it was the cable")["phase"] == "joining"
+    whole.wait_routing(10)
+
+    def disagreement() -> str | None:
+        kinds = {json.dumps(said("events", "--last", "0", server=lb.name)) for lb in whole.topology.lbs}
+        return None if len(kinds) == 1 else "the same events at every load balancer"
+
+    until(disagreement, within_s=5)
+    told = said("events", "--last", "0")
+    assert [event["sequence"] for event in told] == list(range(1, len(told) + 1))
+    assert [event["index"] for event in told] == sorted(event["index"] for event in told)
+    causes = [event["cause"] for event in told if event["who"].startswith("root on")]
+    assert "an operator asks for it: tea" in causes
+    assert "an operator lifts its ban: it was the cable" in causes
+    assert f"{to}:9090" in [event["after"] for event in told if event["subject"] == "leader"]
+
+
 def test_services_nodes_and_configurations_are_shown(whole: Lab) -> None:
     service = gale(whole, "lb-0", "ctl", "service", "show", "default").stdout
     assert "3 of 3 route" in service

@@ -42,7 +42,7 @@ from gale.rpc.api_service import ManagementService
 from gale.rpc.limits import API_LIMITS, NODE_LIMITS, Limits
 from gale.rpc.log_codec import LogCodec
 from gale.rpc.node_service import NodeService
-from gale.rpc.server import listen
+from gale.rpc.server import listen, listen_here
 from gale.rpc.v1.api_pb2_grpc import add_ManagementServiceServicer_to_server
 from gale.rpc.v1.node_pb2_grpc import add_NodeServiceServicer_to_server
 from gale.supervisor import Standing, Supervisor
@@ -77,6 +77,7 @@ async def run(config: LbConfig, read: Callable[[], LbConfig], supervisor: Superv
             refused = {port: Refusals(f"{port} connection refused") for port in ("raft", "checks", "api", "web")}
             nodes = await listen(checks_at, within(NODE_LIMITS, files // 2), own, refused["checks"])
             api = await listen(api_at, within(API_LIMITS, files // 8), own, refused["api"])
+            apis = [api, *await listen_here(config.api_socket, within(API_LIMITS, files // 8), refused["api"])]
             web = list(doors(places(config.web_address, ip), config.web_port, refused["web"], own))
             for door in web:
                 stack.callback(door.close)
@@ -114,8 +115,9 @@ async def run(config: LbConfig, read: Callable[[], LbConfig], supervisor: Superv
             management = ManagementService(
                 controller, config.quorum, config.api_port, own, lambda: what_is_in_force(config, settings.listeners)
             )
-            add_ManagementServiceServicer_to_server(management, api)
-            for server in (nodes, api):
+            for server in apis:
+                add_ManagementServiceServicer_to_server(management, server)
+            for server in (nodes, *apis):
                 await server.start()
                 stack.push_async_callback(server.stop, 0.2)
             open_doors(web, Site(controller, refused, own).answer)

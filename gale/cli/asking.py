@@ -17,6 +17,7 @@ import sys
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import click
@@ -29,6 +30,7 @@ from gale.cli.showing import BAD, Answer, output_option, show, with_options
 from gale.errors import RemoteError
 from gale.rpc.client import OperatorLink, Server, fetch_cluster_status, operator_link
 
+SOCKET = Path("/run/gale/lb.sock")
 WATCH_S = 2.0
 _COMPLETE_WITHIN_S = 1.0
 
@@ -63,10 +65,17 @@ class Asking:
 Verb = Callable[..., Awaitable[Answer]]
 
 
+def local() -> str:
+    """The gale-lb of this machine: at its socket, or on loopback where there is none."""
+    return f"unix:{SOCKET}" if SOCKET.is_socket() else "127.0.0.1:5555"
+
+
 def host_and_port(context: click.Context, parameter: click.Parameter, value: str) -> str:
+    if value.startswith("unix:/"):
+        return value
     host, _, port = value.rpartition(":")
     if not re.fullmatch(r"[A-Za-z0-9._-]+", host) or not is_port(port):
-        raise click.BadParameter(f"{value!r}: write e.g. 192.168.1.2:5555")
+        raise click.BadParameter(f"{value!r}: write e.g. 192.168.1.2:5555 or unix:{SOCKET}")
     return value
 
 
@@ -77,10 +86,12 @@ def is_port(text: str) -> bool:
 def _connecting(timeout_s: float) -> Iterable[Callable[..., Any]]:
     yield click.option(
         "--server",
-        default="127.0.0.1:5555",
-        show_default=True,
+        default=local,
+        show_default="this machine's",
+        envvar="GALE_SERVER",
+        show_envvar=True,
         callback=host_and_port,
-        help="HOST:PORT of a load balancer's API.",
+        help=f"HOST:PORT of a load balancer's API, or unix:PATH of its socket; this machine's is unix:{SOCKET}.",
     )
     yield click.option(
         "--timeout", type=click.FloatRange(0.1), default=timeout_s, show_default=True, help="Seconds to wait."
@@ -169,7 +180,7 @@ def unanswered(parts: Iterable[Part]) -> list[str]:
 def known_nodes(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
     """What a shell may complete: the names of the nodes, as far as a load balancer says them at once."""
     with suppress(Exception):  # the shell has no place for an error
-        server = context.params.get("server") or "127.0.0.1:5555"
+        server = context.params.get("server") or local()
         status = uvloop.run(fetch_cluster_status(Server(server), _COMPLETE_WITHIN_S))
         return [name for node in status["nodes"] if (name := node["id"]).startswith(incomplete)]
     return []

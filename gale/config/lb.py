@@ -73,6 +73,12 @@ class Web(Table, frozen=True):
     port: Port = 5556
 
 
+class Api(Table, frozen=True):
+    """The management API on this machine, beside api_port."""
+
+    socket: Annotated[str, msgspec.Meta(pattern=r"^(off|/[^\0]{1,100})$")] = "/run/gale/lb.sock"
+
+
 class LbFile(Table, frozen=True):
     private_interface: PrivateInterface
     public_interface: PublicInterface
@@ -82,6 +88,7 @@ class LbFile(Table, frozen=True):
     service: tuple[ServiceEntry, ...] = ()
     state: State = State()
     web: Web = Web()
+    api: Api = Api()
     tls: TlsFiles | None = None
 
 
@@ -104,6 +111,7 @@ class LbConfig:
     own: Mapping[str, str]
     web_address: str
     web_port: int
+    api_socket: Path | None = None
     tls: TlsFiles | None = None
 
     @property
@@ -167,6 +175,7 @@ def load_lb(path: Path) -> LbConfig:
         own={**own_keys(file), "load_balancer_quorum.addresses": ", ".join(quorum)},
         web_address=file.web.address,
         web_port=file.web.port,
+        api_socket=None if file.api.socket == "off" else Path(file.api.socket),
         tls=file.tls,
     )
 

@@ -22,6 +22,7 @@ _LB_KEYS = {
     "state_directory": "state.directory",
     "web_address": "web.address",
     "web_port": "web.port",
+    "api_socket": "api.socket",
     "tls": "[tls]",
 }
 """Fields of LbConfig that need a restart, by the key that an operator knows."""

@@ -167,6 +167,9 @@ addresses = [
 {_forwarding(options, first)}{flows}{services}
 [state]
 directory = "{state_directory}"
+
+[api]
+socket = "{state_directory}.sock"
 """
 
 

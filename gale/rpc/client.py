@@ -30,8 +30,8 @@ USER = "gale-user"
 @dataclass(frozen=True, slots=True)
 class Server:
     """Whom to call, "HOST:PORT", and how to prove who we are. With credentials the server must prove to be what the
-    address names as well; without, nothing is proved and everything can be read on the way. `user`: who we say we are
-    where nothing is proved."""
+    address names as well; without, nothing is proved and everything can be read on the way. "unix:PATH" is a socket on
+    this machine, where there is no way and nothing to prove. `user`: who we say we are where nothing is proved."""
 
     address: str
     credentials: Credentials | None = None
@@ -130,7 +130,7 @@ async def node_link(server: Server) -> AsyncIterator[NodeLink]:
 
 
 def _channel(server: Server) -> grpc.aio.Channel:
-    if server.credentials is None:
+    if server.credentials is None or server.address.startswith("unix:"):
         return grpc.aio.insecure_channel(server.address, options=CHANNEL)
     ca, cert, key = server.credentials.pem()
     proof = grpc.ssl_channel_credentials(ca, key, cert)
@@ -157,6 +157,8 @@ def _why_unavailable(details: str) -> str:
     """grpc's words for every way not to get through, in an operator's."""
     if re.search("CERTIFICATE_VERIFY_FAILED|Verification Check failed", details):
         return "refused by us: its certificate is not a load balancer's for this address, under our ca"
+    if "Permission denied" in details:
+        return "not permitted: be root, or in the group gale"
     if "handshake failed" in details:
         return "no TLS: has the gale-lb there a [tls]?"
     if re.search("Socket closed|reset by peer", details):

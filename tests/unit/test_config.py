@@ -81,6 +81,7 @@ def test_what_is_shown_of_a_file_names_no_key_file(tmp_path: Path) -> None:
         "tls.cert": "/lb.crt",
         "web.address": "loopback",
         "web.port": "5556",
+        "api.socket": "/run/gale/lb.sock",
     }
 
 
