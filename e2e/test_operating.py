@@ -1,8 +1,11 @@
 """What operators see and do: gale-ctl against real load balancers, and the one line for everything that is missing."""
 
 import json
+import os
+import re
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
@@ -170,6 +173,36 @@ def test_without_a_quorum_the_last_one_answers_says_so_and_forwards(whole: Lab) 
     assert told.returncode == 1
     with whole.traffic(rate=200) as traffic:
         until(lambda: None if sum(t.ok for t in traffic.totals.values()) >= 200 else "more requests", within_s=10)
+    assert traffic.final is not None
+    assert not traffic.final.total.failed
+
+
+def test_sighup_takes_the_health_policy_and_names_what_needs_a_restart(whole: Lab) -> None:
+    names = [lb.name for lb in whole.topology.lbs]
+    texts = {name: whole.store.config(name).read_text() for name in names}
+
+    def reload(change: Callable[[str], str]) -> None:
+        for name in names:
+            whole.store.config(name).write_text(change(texts[name]))
+            os.kill(whole.running(name)["lb"].pid, signal.SIGHUP)
+
+    def hashes() -> set[str]:
+        status = json.loads(gale(whole, "lb-0", "ctl", "cluster", "status", "-o", "json").stdout)
+        assert all(node["phase"] == "routing" for node in status["nodes"]), status["nodes"]
+        return {lb["config_hash"] for lb in status["load_balancers"]}
+
+    def all_but(before: set[str]) -> str | None:
+        now = hashes()
+        return None if len(now) == 1 and now != before else f"one other hash: {now}"
+
+    before = hashes()
+    with whole.traffic(rate=200) as traffic:
+        reload(lambda text: re.sub(r"(?m)^checks_before_routing = .*", "checks_before_routing = 2", text))
+        until(lambda: all_but(before), within_s=10)
+        reload(lambda text: re.sub(r"(?m)^directory = .*", 'directory = "/elsewhere"', text))
+        until(lambda: None if "state.directory" in whole.log("lb-0") else "the key is named", within_s=5)
+        reload(lambda text: text)
+        until(lambda: None if hashes() == before else "the first hash", within_s=10)
     assert traffic.final is not None
     assert not traffic.final.total.failed
 
