@@ -51,6 +51,10 @@ class Door:
         self._held: dict[str, int] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
+    @property
+    def address(self) -> str:
+        return str(self._listener.getsockname()[0])
+
     def open(self, serve: Serve) -> None:
         self._spawn(self._accept(serve))
 

@@ -11,10 +11,12 @@ this machine, or came through its ssh, needs none to read.
 """
 
 import asyncio
+import ipaddress
 import socket
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Generic, TypeVar
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -159,4 +161,25 @@ def doors(at: Iterable[str], port: int, refusals: Refusals, credentials: Credent
 
 def open_doors(doors: Iterable[Door], asked: Asked) -> None:
     for door in doors:
-        door.open(Http(asked).serve)
+        door.open(Http(called_by_address(asked) if door.address == LOOPBACK else asked).serve)
+
+
+def called_by_address(asked: Asked) -> Asked:
+    """For loopback: another site's name that leads there is how that site would read what is shown, through the browser
+    of somebody on this machine."""
+
+    async def answer(request: Request) -> Answer:
+        if named_locally(request.headers.get("host", "")):
+            return await asked(request)
+        return Answer("this is loopback: it is called 127.0.0.1 or localhost\n", 421)
+
+    return answer
+
+
+def named_locally(host: str) -> bool:
+    """`host`: as a request says it, perhaps with a port."""
+    try:
+        name = urlsplit(f"//{host}").hostname or ""
+        return name == "localhost" or bool(ipaddress.ip_address(name))
+    except ValueError:
+        return False

@@ -34,7 +34,7 @@ class Shown:
         self.refusals = refusals
 
     async def get(self, target: str, method: str = "GET") -> tuple[int, dict[str, str], str]:
-        return await self.ask(f"{method} {target} HTTP/1.1\r\nHost: lb\r\nConnection: close\r\n\r\n")
+        return await self.ask(f"{method} {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
 
     async def ask(
         self, request: str, address: str = "127.0.0.1", context: ssl.SSLContext | None = None
@@ -130,11 +130,26 @@ async def test_what_is_not_there_and_what_cannot_be_done(site: Shown) -> None:
     assert headers["x-content-type-options"] == "nosniff"
 
 
+@pytest.mark.parametrize(
+    ("host", "code"),
+    [
+        ("localhost", 200),
+        ("127.0.0.1:5556", 200),
+        ("[::1]:5556", 200),
+        ("evil.example:5556", 421),
+        ("[", 421),
+        ("", 421),
+    ],
+)
+async def test_loopback_is_shown_to_no_other_sites_name(site: Shown, host: str, code: int) -> None:
+    assert (await site.ask(f"GET /healthz HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"))[0] == code
+
+
 async def test_one_connection_asks_many_times(site: Shown) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", site.port)
     async with asyncio.timeout(5):
         for _ in range(3):
-            writer.write(b"GET /healthz HTTP/1.1\r\nHost: lb\r\n\r\n")
+            writer.write(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
             assert (await reader.readuntil(b"ok\n")).startswith(b"HTTP/1.1 200")
     writer.close()
     assert site.refusals.count == 0
@@ -145,9 +160,13 @@ async def test_one_connection_asks_many_times(site: Shown) -> None:
     [
         ("\x00\x01\x02\x03 no HTTP\r\n\r\n", 400),
         ("GET /metrics HTTP/1.1\r\n\r\n", 400),
-        ("GET /metrics HTTP/1.1\r\nHost: lb\r\nX: " + "x" * (HEAD_MAX + 1), 431),
-        (f"POST /metrics HTTP/1.1\r\nHost: lb\r\nContent-Length: {BODY_MAX + 1}\r\n\r\n" + "x" * (BODY_MAX + 1), 413),
-        ("POST /metrics HTTP/1.1\r\nHost: lb\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", 400),
+        ("GET /metrics HTTP/1.1\r\nHost: localhost\r\nX: " + "x" * (HEAD_MAX + 1), 431),
+        (
+            f"POST /metrics HTTP/1.1\r\nHost: localhost\r\nContent-Length: {BODY_MAX + 1}\r\n\r\n"
+            + "x" * (BODY_MAX + 1),
+            413,
+        ),
+        ("POST /metrics HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", 400),
     ],
 )
 async def test_what_is_no_request_is_refused_and_counted(site: Shown, sent: str, code: int) -> None:
@@ -159,7 +178,7 @@ async def test_what_is_no_request_is_refused_and_counted(site: Shown, sent: str,
 async def test_whoever_dallies_is_shown_out(site: Shown, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http, "READ_S", 0.2)
     monkeypatch.setattr(http, "IDLE_S", 0.2)
-    for sent, refused in ((b"", 0), (b"GET /metrics HT", 1), (b"GET /healthz HTTP/1.1\r\nHost: lb\r\n\r\n", 1)):
+    for sent, refused in ((b"", 0), (b"GET /metrics HT", 1), (b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n", 1)):
         reader, writer = await asyncio.open_connection("127.0.0.1", site.port)
         writer.write(sent)
         async with asyncio.timeout(2):
@@ -178,7 +197,7 @@ async def test_whoever_takes_no_answer_is_shown_out(site: Shown, monkeypatch: py
     open_doors([door], long)
     reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1_024)
     try:
-        writer.write(b"GET / HTTP/1.1\r\nHost: lb\r\n\r\n")
+        writer.write(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
         await reader.readuntil(b"\r\n")
         await eventually(lambda: site.refusals.count == 1)
     finally:
@@ -209,7 +228,7 @@ async def test_with_certificates_it_is_tls_that_asks_for_none_and_plain_on_loopb
     folder = Folder(tmp_path)
     own = folder.issue(Role.LOAD_BALANCER, OTHER)
     anybody = ssl.create_default_context(cadata=(tmp_path / "ca.crt").read_text())
-    request = "GET /readyz HTTP/1.1\r\nHost: lb\r\nConnection: close\r\n\r\n"
+    request = "GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
     async with load_balancer() as box, shown(box, own) as site:
         await eventually(lambda: bool(box.dataplane.attachments))
         assert (await site.ask(request))[0] == 200
@@ -243,7 +262,7 @@ async def test_who_asks_is_whom_the_certificate_names(tmp_path: Path) -> None:
             ssl.create_default_context(cadata=(tmp_path / "ca.crt").read_text()),
         ):
             reader, writer = await asyncio.open_connection(OTHER, port, ssl=context)
-            writer.write(b"GET / HTTP/1.1\r\nHost: lb\r\nConnection: close\r\n\r\n")
+            writer.write(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
             async with asyncio.timeout(5):
                 await reader.read(-1)
             writer.transport.abort()
