@@ -36,7 +36,7 @@ def endpoint(context: click.Context, parameter: click.Parameter, value: str) -> 
 @click.command()
 @click.argument("source", metavar="SRC:PORT", callback=endpoint)
 @click.argument("destination", metavar="DST:PORT", callback=endpoint)
-@click.option("--protocol", type=click.Choice(["tcp", "udp"]), default="tcp", show_default=True)
+@click.option("--protocol", type=click.Choice(["tcp", "udp"]), default="tcp", show_default=True, help="Of the packet.")
 @partial(asks, timeout_s=35.0)
 async def explain(asking: Asking, source: Endpoint, destination: Endpoint, protocol: str) -> Answer:
     """What every load balancer would do with such a packet, if it arrived there.

@@ -37,7 +37,8 @@ async def service_list(asking: Asking) -> Answer:
 @click.argument("name", metavar="SERVICE")
 @asks
 async def service_show(asking: Asking, name: str) -> Answer:
-    """Where each load balancer serves it, and which node has how much of it."""
+    """Where each load balancer serves it, and which node has how much of it. Ends with code 1 when no node gets flows
+    of it, or when there is no such service."""
     answer = await asking.ask("GetServices", pb.GetServicesRequest(name=name))
     told = plain(answer.services[0])
     parts = parts_plain(await asking.ask("GetConfiguration", pb.GetConfigurationRequest()))
