@@ -108,6 +108,21 @@ def test_services_nodes_and_configurations_are_shown(whole: Lab) -> None:
     }
 
 
+def test_flows_are_told_and_killed(whole: Lab) -> None:
+    with whole.traffic(rate=200) as traffic:
+        until(lambda: None if sum(t.ok for t in traffic.totals.values()) >= 200 else "more requests", within_s=10)
+    counted = json.loads(gale(whole, "lb-0", "ctl", "flows", "count", "-o", "json").stdout)["load_balancers"]
+    for part in counted:
+        assert {row["node"] for row in part["counts"]} == {f"node-{number}" for number in range(3)}
+    listed = json.loads(gale(whole, "lb-1", "ctl", "flows", "list", "--node", "node-1", "-o", "json").stdout)
+    client = whole.topology.instance("client").address("public")
+    seen = [(flow["client"], flow["service"], flow["node"]) for p in listed["load_balancers"] for flow in p["flows"]]
+    assert set(seen) == {(client, "default", "node-1")}
+    killed = json.loads(gale(whole, "lb-2", "ctl", "flows", "kill", "--all", "-o", "json").stdout)["load_balancers"]
+    assert [part["killed"] for part in killed] == [sum(row["flows"] for row in part["counts"]) for part in counted]
+    assert "node-1" not in gale(whole, "lb-0", "ctl", "flows", "count").stdout
+
+
 def test_metrics_and_health(whole: Lab) -> None:
     """Of each load balancer, on its own loopback and nowhere else."""
 

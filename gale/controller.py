@@ -35,6 +35,7 @@ from gale.ports import (
     Counters,
     Dataplane,
     Explanation,
+    FlowTable,
     LocalStatus,
     Question,
     Reached,
@@ -150,6 +151,10 @@ class Controller:
             troubles=dict(self._troubles),
             mended=self._mended,
         )
+
+    @property
+    def flows(self) -> FlowTable:
+        return self._dataplane.flows
 
     async def counters(self) -> Counters:
         return await self._dataplane.counters()

@@ -3,7 +3,9 @@
 They implement the ports of gale/ports.py and enforce the same rules as the real ones; nothing is patched to use them.
 """
 
+from collections import Counter
 from collections.abc import Callable, Container, Iterable, Mapping
+from ipaddress import ip_address
 
 from gale.core.apply import apply
 from gale.core.commands import Command, Origin, Proposal
@@ -13,7 +15,37 @@ from gale.core.plan import SetSlots, Write, after
 from gale.core.state import ClusterState
 from gale.core.view import View
 from gale.errors import ConsensusError, DataplaneError
-from gale.ports import ConsensusStatus, Counters, Explanation, Question, Reached
+from gale.ports import ConsensusStatus, Counters, Explanation, Flow, FlowChoice, FlowCounts, Question, Reached
+
+
+class MemoryFlows:
+    """A list of flows."""
+
+    def __init__(self) -> None:
+        self.all: list[Flow] = []
+
+    async def some(self, choice: FlowChoice, most: int) -> tuple[list[Flow], bool]:
+        found = [flow for flow in self.all if _is_meant(flow, choice)]
+        return found[:most], len(found) > most
+
+    async def count(self, choice: FlowChoice) -> FlowCounts:
+        found = [flow for flow in self.all if _is_meant(flow, choice)]
+        return Counter((flow.service, flow.protocol, flow.node, flow.state) for flow in found)
+
+    async def kill(self, choice: FlowChoice) -> int:
+        before = len(self.all)
+        self.all = [flow for flow in self.all if not _is_meant(flow, choice)]
+        return before - len(self.all)
+
+
+def _is_meant(flow: Flow, choice: FlowChoice) -> bool:
+    return (
+        (choice.clients is None or ip_address(flow.client) in choice.clients)
+        and choice.port in (0, flow.client_port)
+        and choice.node in (None, flow.node)
+        and choice.service in ("", flow.service)
+        and choice.state in ("", flow.state)
+    )
 
 
 class MemoryDataplane:
@@ -23,6 +55,7 @@ class MemoryDataplane:
     explanations  what `explain` gives: question -> explanation; any other question is for no service
     differences   what the next `verify` finds, and mends
     farewells     the numbers that were given one, in order
+    flows         those that it knows
     awaited       addresses of nodes that must have been heard before `attach`, if it is not to be too early
     """
 
@@ -37,6 +70,7 @@ class MemoryDataplane:
         self.differences: tuple[str, ...] = ()
         self.farewells: list[int] = []
         self.awaited: set[str] = set()
+        self.flows = MemoryFlows()
 
     def perform(self, write: Write) -> None:
         if self.refuse(write):

@@ -6,6 +6,7 @@ runs (gale/memory.py); none is ever patched.
 
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from ipaddress import IPv4Network, IPv6Network
 from typing import Protocol
 
 from gale.core.commands import Command, Order
@@ -212,6 +213,55 @@ class Reached:
     mtu: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class FlowChoice:
+    """Which flows are meant: those for which all of it holds. `clients`: a network, None for any; `port`: the client's,
+    0 for any. `node`: its number, None for any. `service`, `state`: empty for any."""
+
+    clients: IPv4Network | IPv6Network | None = None
+    port: int = 0
+    node: int | None = None
+    service: str = ""
+    state: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """One of l4, as the load balancer's table has it. `address`, `port`: what the client connected to. `node`: its
+    number, None when the node is gone. The rest is that of a FlowEntry."""
+
+    client: str
+    client_port: int
+    protocol: str
+    service: str
+    address: str
+    port: int
+    node: int | None
+    source_port: int
+    state: str
+    quiet_s: float
+
+
+FlowCounts = Mapping[tuple[str, str, int | None, str], int]
+"""(service, protocol, number of the node, state) -> how many flows."""
+
+
+class FlowTable(Protocol):
+    """The flows that a load balancer knows: those of l4. All of it raises DataplaneError, takes as long as the table is
+    large, and leaves the loop its turns."""
+
+    async def some(self, choice: FlowChoice, most: int) -> tuple[list[Flow], bool]:
+        """So many of the flows that are meant, in no order, and whether there are more."""
+        ...
+
+    async def count(self, choice: FlowChoice) -> FlowCounts: ...
+
+    async def kill(self, choice: FlowChoice) -> int:
+        """End them: the table forgets them, and both ends of established connections are made to notice. Gives how many
+        there were."""
+        ...
+
+
 class Operator(Protocol):
     """What operators may ask, and order. `address`: of this load balancer, a quorum entry."""
 
@@ -230,6 +280,9 @@ class Operator(Protocol):
     async def hand_over(self, to: str) -> None:
         """Lead no more, if this one does. Raises ConsensusError."""
         ...
+
+    @property
+    def flows(self) -> FlowTable: ...
 
     async def counters(self) -> Counters: ...
 
@@ -275,6 +328,9 @@ class Dataplane(Protocol):
     def refresh_neighbours(self) -> Iterable[object]:
         """Look up again how nodes are reached: routes and MAC addresses change without a commit. Gives what changed."""
         ...
+
+    @property
+    def flows(self) -> FlowTable: ...
 
     def verdicts(self) -> Mapping[str, int]:
         """Packets per verdict name since the maps were made: cheap, whatever there is of nodes."""

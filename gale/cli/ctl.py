@@ -8,6 +8,7 @@ from gale.cli.asking import Asking, asks
 from gale.cli.ctl_config import config
 from gale.cli.ctl_dataplane import counters, dataplane, explain
 from gale.cli.ctl_events import events
+from gale.cli.ctl_flows import flows
 from gale.cli.ctl_orders import ban, drain, transfer, unban, undrain, weight
 from gale.cli.ctl_show import node_show, service
 from gale.cli.ctl_tls import tls
@@ -75,7 +76,7 @@ def completion(shell: str) -> None:
     click.echo(kind(main, {}, "gale-ctl", COMPLETED_BY).source())
 
 
-for command in (explain, counters, dataplane, events, tls, service, config):
+for command in (explain, counters, dataplane, events, flows, tls, service, config):
     main.add_command(command)
 for command in (node_show, drain, undrain, ban, unban, weight):
     node.add_command(command)

@@ -19,6 +19,7 @@ from gale.dataplane.attach import Attachment
 from gale.dataplane.counters import counters, verdicts
 from gale.dataplane.explain import explain, explainers
 from gale.dataplane.farewell import Destination, Farewell
+from gale.dataplane.flows import Flows
 from gale.dataplane.hop import LINKS, NO_HOP, NO_LINK, Hop
 from gale.dataplane.links import Places, interface_index
 from gale.dataplane.neighbours import Way, told
@@ -61,6 +62,14 @@ class BpfDataplane:
         if "l4" in self._maps.directory.modes:
             returns = self._program.maps["returns"]
             self._farewell = Farewell(returns, settings.public_interface, self._birth, self._destinations)
+        self.flows = Flows(
+            self._program,
+            settings,
+            lambda: self._maps.directory,
+            self._birth,
+            self._addresses.__getitem__,
+            self._farewell,
+        )
 
     def close(self) -> None:
         """The programs stay attached and go on forwarding."""

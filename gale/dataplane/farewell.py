@@ -68,6 +68,10 @@ class Farewell:
         """A node has lost this number. Its clients are looked for by `work`."""
         self._numbers.add(number)
 
+    def take_leave(self, entry: bytes, to: Destination) -> None:
+        """Of the client of one return path. Raises OSError: BlockingIOError while the interface is busy."""
+        self._out.send(reminder(entry, self._returns, to))
+
     def work(self, slice_s: float | None = SLICE_S) -> bool:
         """True if some of it is left after that time. Raises OSError when nothing can be sent."""
         end = None if slice_s is None else time.monotonic() + slice_s

@@ -5,6 +5,7 @@ from functools import cache
 
 from gale.dataplane.abi import BPF_DIRECTORY
 
+_QUIET = re.compile(r"#define QUIET_(?P<name>[A-Z]+) \((?P<seconds>\d+) \* JIFFIES_PER_S\)")
 _FLAG = re.compile(r"#define (?P<name>[A-Z_]+) \(1ULL << \(WORD_FLAGS \+ (?P<bit>\d)\)\)")
 _BIRTH_SHIFT, FLAGS_SHIFT, _VERSION_SHIFT = 32, 40, 48
 WORD = 8  # bytes
@@ -17,12 +18,25 @@ def flags() -> dict[str, int]:
     return {match["name"].lower(): 1 << int(match["bit"]) for match in _FLAG.finditer(text)}
 
 
+@cache
+def quiet_s() -> dict[str, int]:
+    """State in lower case -> for how long a flow in it may be quiet until it is over (bpf/lifetime.h)."""
+    text = (BPF_DIRECTORY / "lifetime.h").read_text()
+    return {match["name"].lower(): int(match["seconds"]) for match in _QUIET.finditer(text)}
+
+
 def flags_of(word: int) -> int:
     return word >> FLAGS_SHIFT & 0xFF
 
 
 def birth_of(word: int) -> int:
     return word >> _BIRTH_SHIFT & 0xFF
+
+
+def same_version(before: int, after: int) -> bool:
+    """Words of one version, neither of them locked, speak of the same flow."""
+    locked = flags()["locked"] << FLAGS_SHIFT
+    return not (before ^ after) >> _VERSION_SHIFT and not (before | after) & locked
 
 
 def emptied(word: int) -> int:

@@ -1,7 +1,8 @@
 """Who may call what, by the certificate of the connection; and how much at once, with and without certificates.
 
 The handshake has shown that the caller's certificate is under our authority. What is decided here is what its role
-allows: a node checks in, everybody may ask, and orders are for operators and load balancers. A method that is not
+allows: a node checks in, everybody may ask, and orders are for operators and load balancers. Who clients are is no
+business of nodes. A method that is not
 listed is an order, so that what is added is closed until somebody opens it. Without [tls] everybody may do everything:
 then the private network is the boundary.
 """
@@ -24,12 +25,15 @@ from gale.tls import Identity, Role, identity
 EVERYBODY = frozenset(Role)
 ORDERS = frozenset({Role.OPERATOR, Role.LOAD_BALANCER})
 NODES = frozenset({Role.NODE})
+NOT_NODES = EVERYBODY - NODES
 ALLOWED: Mapping[str, frozenset[Role]] = {
     "/gale.v1.NodeService/GetConfig": NODES,
     "/gale.v1.NodeService/Checks": NODES,
     "/gale.v1.ManagementService/GetClusterStatus": EVERYBODY,
     "/gale.v1.ManagementService/GetLocalStatus": EVERYBODY,
     "/gale.v1.ManagementService/GetCounters": EVERYBODY,
+    "/gale.v1.ManagementService/GetFlows": NOT_NODES,
+    "/gale.v1.ManagementService/CountFlows": NOT_NODES,
     "/gale.v1.ManagementService/GetServices": EVERYBODY,
     "/gale.v1.ManagementService/GetNode": EVERYBODY,
     "/gale.v1.ManagementService/GetConfiguration": EVERYBODY,

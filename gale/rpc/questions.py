@@ -3,13 +3,13 @@
 import grpc
 
 from gale.rpc.answers import traffic_to
-from gale.rpc.everywhere import Everywhere
+from gale.rpc.flows import FlowQuestions
 from gale.rpc.shares import services_to, shares_of
 from gale.rpc.status import node_status
 from gale.rpc.v1 import api_pb2 as pb
 
 
-class Questions(Everywhere):
+class Questions(FlowQuestions):
     """Their part of ManagementService."""
 
     async def GetServices(

@@ -6,6 +6,18 @@ is what `gale-ctl -o json` prints.
 """
 
 from collections import abc as _abc
+from gale.rpc.v1.flows_pb2 import CountFlowsRequest as CountFlowsRequest
+from gale.rpc.v1.flows_pb2 import CountFlowsResponse as CountFlowsResponse
+from gale.rpc.v1.flows_pb2 import FlowChoice as FlowChoice
+from gale.rpc.v1.flows_pb2 import FlowCount as FlowCount
+from gale.rpc.v1.flows_pb2 import FlowCounts as FlowCounts
+from gale.rpc.v1.flows_pb2 import FlowThere as FlowThere
+from gale.rpc.v1.flows_pb2 import FlowsKilled as FlowsKilled
+from gale.rpc.v1.flows_pb2 import FlowsThere as FlowsThere
+from gale.rpc.v1.flows_pb2 import GetFlowsRequest as GetFlowsRequest
+from gale.rpc.v1.flows_pb2 import GetFlowsResponse as GetFlowsResponse
+from gale.rpc.v1.flows_pb2 import KillFlowsRequest as KillFlowsRequest
+from gale.rpc.v1.flows_pb2 import KillFlowsResponse as KillFlowsResponse
 from gale.rpc.v1.orders_pb2 import Event as Event
 from gale.rpc.v1.orders_pb2 import GetEventsRequest as GetEventsRequest
 from gale.rpc.v1.orders_pb2 import GetEventsResponse as GetEventsResponse

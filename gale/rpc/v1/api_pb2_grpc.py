@@ -4,6 +4,7 @@ import grpc
 import warnings
 
 from gale.rpc.v1 import api_pb2 as gale_dot_v1_dot_api__pb2
+from gale.rpc.v1 import flows_pb2 as gale_dot_v1_dot_flows__pb2
 from gale.rpc.v1 import orders_pb2 as gale_dot_v1_dot_orders__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
@@ -54,6 +55,21 @@ class ManagementServiceStub:
                 '/gale.v1.ManagementService/GetCounters',
                 request_serializer=gale_dot_v1_dot_api__pb2.GetCountersRequest.SerializeToString,
                 response_deserializer=gale_dot_v1_dot_api__pb2.GetCountersResponse.FromString,
+                _registered_method=True)
+        self.GetFlows = channel.unary_unary(
+                '/gale.v1.ManagementService/GetFlows',
+                request_serializer=gale_dot_v1_dot_flows__pb2.GetFlowsRequest.SerializeToString,
+                response_deserializer=gale_dot_v1_dot_flows__pb2.GetFlowsResponse.FromString,
+                _registered_method=True)
+        self.CountFlows = channel.unary_unary(
+                '/gale.v1.ManagementService/CountFlows',
+                request_serializer=gale_dot_v1_dot_flows__pb2.CountFlowsRequest.SerializeToString,
+                response_deserializer=gale_dot_v1_dot_flows__pb2.CountFlowsResponse.FromString,
+                _registered_method=True)
+        self.KillFlows = channel.unary_unary(
+                '/gale.v1.ManagementService/KillFlows',
+                request_serializer=gale_dot_v1_dot_flows__pb2.KillFlowsRequest.SerializeToString,
+                response_deserializer=gale_dot_v1_dot_flows__pb2.KillFlowsResponse.FromString,
                 _registered_method=True)
         self.Explain = channel.unary_unary(
                 '/gale.v1.ManagementService/Explain',
@@ -129,6 +145,26 @@ class ManagementServiceServicer:
 
     def GetCounters(self, request, context):
         """What each load balancer has counted since it made its maps.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetFlows(self, request, context):
+        """Flows that each load balancer knows, in mode l4. INVALID_ARGUMENT for a choice of what there is not.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CountFlows(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def KillFlows(self, request, context):
+        """End them: each load balancer forgets those that are chosen, and makes both ends of established connections notice.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -220,6 +256,21 @@ def add_ManagementServiceServicer_to_server(servicer, server):
                     servicer.GetCounters,
                     request_deserializer=gale_dot_v1_dot_api__pb2.GetCountersRequest.FromString,
                     response_serializer=gale_dot_v1_dot_api__pb2.GetCountersResponse.SerializeToString,
+            ),
+            'GetFlows': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetFlows,
+                    request_deserializer=gale_dot_v1_dot_flows__pb2.GetFlowsRequest.FromString,
+                    response_serializer=gale_dot_v1_dot_flows__pb2.GetFlowsResponse.SerializeToString,
+            ),
+            'CountFlows': grpc.unary_unary_rpc_method_handler(
+                    servicer.CountFlows,
+                    request_deserializer=gale_dot_v1_dot_flows__pb2.CountFlowsRequest.FromString,
+                    response_serializer=gale_dot_v1_dot_flows__pb2.CountFlowsResponse.SerializeToString,
+            ),
+            'KillFlows': grpc.unary_unary_rpc_method_handler(
+                    servicer.KillFlows,
+                    request_deserializer=gale_dot_v1_dot_flows__pb2.KillFlowsRequest.FromString,
+                    response_serializer=gale_dot_v1_dot_flows__pb2.KillFlowsResponse.SerializeToString,
             ),
             'Explain': grpc.unary_unary_rpc_method_handler(
                     servicer.Explain,
@@ -375,6 +426,87 @@ class ManagementService:
             '/gale.v1.ManagementService/GetCounters',
             gale_dot_v1_dot_api__pb2.GetCountersRequest.SerializeToString,
             gale_dot_v1_dot_api__pb2.GetCountersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetFlows(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gale.v1.ManagementService/GetFlows',
+            gale_dot_v1_dot_flows__pb2.GetFlowsRequest.SerializeToString,
+            gale_dot_v1_dot_flows__pb2.GetFlowsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CountFlows(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gale.v1.ManagementService/CountFlows',
+            gale_dot_v1_dot_flows__pb2.CountFlowsRequest.SerializeToString,
+            gale_dot_v1_dot_flows__pb2.CountFlowsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def KillFlows(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gale.v1.ManagementService/KillFlows',
+            gale_dot_v1_dot_flows__pb2.KillFlowsRequest.SerializeToString,
+            gale_dot_v1_dot_flows__pb2.KillFlowsResponse.FromString,
             options,
             channel_credentials,
             insecure,
