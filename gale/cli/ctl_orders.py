@@ -1,18 +1,24 @@
 """gale-ctl's orders: each goes through the log, and is done when it returns."""
 
+import asyncio
 import re
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable
 from functools import partial
+from typing import Any
 
 import click
 
-from gale.cli.asking import Asking, Verb, node_argument, orders
+from gale.cli.asking import Asking, Verb, node_argument, orders, unanswered
 from gale.cli.showing import Answer
 from gale.config.reading import UNITS_MS
 from gale.core.orders import WEIGHT_MAX
+from gale.errors import NoAnswerError
+from gale.rpc.plain import parts_plain
 from gale.rpc.v1 import api_pb2 as pb
 
 HAND_OVER_S = 10.0
+LOOK_S = 0.25
 
 why_option = click.option("--why", default="", help="Your reason, for those who read the events.")
 
@@ -42,10 +48,51 @@ def node_order(verb: Verb) -> Callable[..., None]:
 
 
 @click.command()
+@click.option("--wait", is_flag=True, help="Return when its flows have ended, on every load balancer that answers.")
+@click.option(
+    "--within",
+    "within_ms",
+    metavar="TIME",
+    default="5m",
+    show_default=True,
+    callback=duration_ms,
+    help="--wait no longer than this; then end with code 1.",
+)
 @node_order
-async def drain(asking: Asking, name: str, why: str) -> Answer:
+async def drain(asking: Asking, name: str, why: str, wait: bool, within_ms: int) -> Answer:
     """Give the node no new flows; it keeps those it has. The order outlives failures."""
-    return await order_drain(asking, name, True, why)
+    ordered = await order_drain(asking, name, True, why)
+    return await ended(asking, name, within_ms / 1_000) if wait else ordered
+
+
+async def ended(asking: Asking, name: str, within_s: float) -> Answer:
+    """How the draining of a node came out: all its flows have ended, or the time is up."""
+    until_s = time.monotonic() + within_s
+    while True:
+        parts = await draining(asking, name)
+        told = [part for part in parts if not part["error"]]
+        done = bool(told) and all(part["flows"] == 0 for part in told)
+        if done or time.monotonic() >= until_s:
+            break
+        await asyncio.sleep(LOOK_S)
+
+    def lines() -> Iterable[str]:
+        yield f"node {name}: {'drained, its flows have ended' if done else 'its flows have not ended in time'}"
+        for part in told:
+            if part["flows"] != 0:
+                flows = "is not draining in its kernel" if part["flows"] is None else f"{part['flows']} flows go on"
+                yield f"{part['address']}: {flows}"
+        yield from unanswered(parts)
+
+    return Answer({"id": name, "ended": done, "load_balancers": parts}, lines, bad=not done)
+
+
+async def draining(asking: Asking, name: str) -> list[dict[str, Any]]:
+    """What each load balancer says; one that does not answer now may in the next moment."""
+    try:
+        return parts_plain(await asking.ask("GetDraining", pb.GetDrainingRequest(node=name)))
+    except NoAnswerError as error:
+        return [{"address": "nobody", "error": str(error)}]
 
 
 @click.command()

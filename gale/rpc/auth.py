@@ -38,6 +38,7 @@ ALLOWED: Mapping[str, frozenset[Role]] = {
     "/gale.v1.ManagementService/GetNode": EVERYBODY,
     "/gale.v1.ManagementService/GetConfiguration": EVERYBODY,
     "/gale.v1.ManagementService/GetEvents": EVERYBODY,
+    "/gale.v1.ManagementService/GetDraining": EVERYBODY,
 }
 
 REFUSED_AFTER_S = 0.5

@@ -14,11 +14,13 @@ from gale.config.reading import NAME_PATTERN
 from gale.core import commands as c
 from gale.core.orders import BAN_MAX_MS, WEIGHT_MAX
 from gale.core.outcome import Rejected
-from gale.core.state import Node, Transition
+from gale.core.state import Node, Phase, Transition
 from gale.errors import ConsensusError, RemoteError
+from gale.ports import FlowChoice
 from gale.rpc.auth import caller, peer_address
 from gale.rpc.client import USER, Server, ask
 from gale.rpc.everywhere import Everywhere
+from gale.rpc.flows import ASK_FLOWS_S
 from gale.rpc.node_service import one_line
 from gale.rpc.status import node_status
 from gale.rpc.steps import in_steps
@@ -36,6 +38,32 @@ class Orders(Everywhere):
         given = self._given(request.why, context)
         node = await self._order(c.Drain(0, request.node, request.on, given), context)
         return pb.SetDrainResponse(phase=node.phase.value, drained=node.drained)
+
+    async def GetDraining(
+        self, request: pb.GetDrainingRequest, context: grpc.aio.ServicerContext
+    ) -> pb.GetDrainingResponse:
+        if request.node not in self._operator.state.nodes and not request.here:
+            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, f"no node is called {request.node[:64]}")
+
+        async def own(me: str) -> pb.Draining:
+            node = self._operator.state.nodes.get(request.node)
+            phase = node.phase.value if node else "unknown"
+            return pb.Draining(address=me, phase=phase, flows=await self._flows_left(node))
+
+        parts = await self._everywhere("GetDraining", request, own, pb.Draining, ASK_FLOWS_S)
+        return pb.GetDrainingResponse(load_balancers=parts)
+
+    async def _flows_left(self, node: Node | None) -> int | None:
+        """None while the kernel here may still give the node new flows. Raises DataplaneError."""
+        state = self._operator.state
+        if node is None or not node.phase.forwards:
+            return 0
+        if node.phase is Phase.ROUTING or self._operator.local_status().generation < state.generation:
+            return None
+        if all(service.mode != "l4" for service in state.shared.services):
+            return 0
+        counted = await self._operator.flows.count(FlowChoice(node=node.number))
+        return sum(many for (*_, flow_state), many in counted.items() if flow_state != "ended")
 
     async def SetBan(self, request: pb.SetBanRequest, context: grpc.aio.ServicerContext) -> pb.NodeStatus:
         given = self._given(request.why, context)

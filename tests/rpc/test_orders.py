@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import pytest
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 
 from gale.cli import ctl_events
 from gale.cli.asking import Asking
@@ -15,6 +15,7 @@ from gale.cli.ctl_events import fetch, following
 from gale.core.commands import Announce
 from gale.core.state import Phase
 from gale.errors import RemoteError
+from gale.ports import Flow
 from gale.rpc.client import ask, fetch_cluster_status, operator_link, set_drain
 from gale.rpc.v1 import api_pb2 as pb
 from tests.rpc.test_conversation import ADDRESS, SHARED, Box, eventually, load_balancer, node
@@ -46,6 +47,37 @@ async def test_an_order_that_is_refused_or_not_decided_says_why(box: Box) -> Non
     with pytest.raises(RemoteError, match="not committed: there is no leader"):
         await set_drain(box.api, "web", True, 3)
     assert box.phase() is Phase.ROUTING
+
+
+async def test_waiting_for_a_drain_is_for_its_flows_to_end(box: Box) -> None:
+    web = box.consensus.state.nodes["web"].number
+    flow = Flow("198.51.100.7", 40_000, "tcp", "default", "192.0.2.1", 8080, web, 40_000, "established", 0.1)
+    box.dataplane.flows.all = [flow, replace(flow, state="ended"), replace(flow, node=web + 1)]
+
+    async def wait(within: str) -> Result:
+        command = ["node", "drain", "web", "--wait", "--within", within, "--server", str(box.api)]
+        return await asyncio.to_thread(CliRunner().invoke, main, command)
+
+    late = await wait("300ms")
+    assert late.exit_code == 1
+    assert late.stdout.endswith(f"node web: its flows have not ended in time\n{ADDRESS}: 1 flows go on\n")
+    waiting = asyncio.create_task(wait("20s"))
+    await asyncio.sleep(0.5)
+    assert not waiting.done()
+    box.dataplane.flows.all = []
+    assert (await waiting).stdout.endswith("node web: drained, its flows have ended\n")
+
+
+async def test_a_drain_that_the_kernel_does_not_have_yet_is_waited_for(box: Box) -> None:
+    box.dataplane.refuse = lambda write: True
+    await set_drain(box.api, "web", True, 3)
+    (part,) = (await ask(box.api, "GetDraining", pb.GetDrainingRequest(node="web"), 3)).load_balancers
+    assert (part.phase, part.HasField("flows")) == ("draining", False)
+    box.dataplane.refuse = lambda write: False
+
+    await eventually(lambda: not box.dataplane.view.owners("default"))
+    (part,) = (await ask(box.api, "GetDraining", pb.GetDrainingRequest(node="web"), 3)).load_balancers
+    assert (part.HasField("flows"), part.flows) == (True, 0)
 
 
 async def test_a_ban_lasts_until_it_is_lifted_and_then_the_node_joins_again(box: Box) -> None:
@@ -126,6 +158,7 @@ SAID = (
     ("node drain web -o json", 0, '"phase": "draining"'),
     ("node undrain web", 0, "node web: routing"),
     ("node drain wbe", 1, "gale-ctl: SERVER: no node is called wbe"),
+    ("node drain wbe --wait", 1, "gale-ctl: SERVER: no node is called wbe"),
     ("node drain ../web", 1, "gale-ctl: SERVER: refused: '../web' is no name of a node"),
     ("node weight web 7", 0, "node web: routing, weight 7"),
     ("node weight web own -o json", 0, '"weight": 2'),

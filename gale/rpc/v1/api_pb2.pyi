@@ -18,7 +18,10 @@ from gale.rpc.v1.flows_pb2 import GetFlowsRequest as GetFlowsRequest
 from gale.rpc.v1.flows_pb2 import GetFlowsResponse as GetFlowsResponse
 from gale.rpc.v1.flows_pb2 import KillFlowsRequest as KillFlowsRequest
 from gale.rpc.v1.flows_pb2 import KillFlowsResponse as KillFlowsResponse
+from gale.rpc.v1.orders_pb2 import Draining as Draining
 from gale.rpc.v1.orders_pb2 import Event as Event
+from gale.rpc.v1.orders_pb2 import GetDrainingRequest as GetDrainingRequest
+from gale.rpc.v1.orders_pb2 import GetDrainingResponse as GetDrainingResponse
 from gale.rpc.v1.orders_pb2 import GetEventsRequest as GetEventsRequest
 from gale.rpc.v1.orders_pb2 import GetEventsResponse as GetEventsResponse
 from gale.rpc.v1.orders_pb2 import HandOverRequest as HandOverRequest

@@ -106,6 +106,11 @@ class ManagementServiceStub:
                 request_serializer=gale_dot_v1_dot_orders__pb2.SetWeightRequest.SerializeToString,
                 response_deserializer=gale_dot_v1_dot_api__pb2.NodeStatus.FromString,
                 _registered_method=True)
+        self.GetDraining = channel.unary_unary(
+                '/gale.v1.ManagementService/GetDraining',
+                request_serializer=gale_dot_v1_dot_orders__pb2.GetDrainingRequest.SerializeToString,
+                response_deserializer=gale_dot_v1_dot_orders__pb2.GetDrainingResponse.FromString,
+                _registered_method=True)
         self.HandOver = channel.unary_unary(
                 '/gale.v1.ManagementService/HandOver',
                 request_serializer=gale_dot_v1_dot_orders__pb2.HandOverRequest.SerializeToString,
@@ -220,6 +225,13 @@ class ManagementServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetDraining(self, request, context):
+        """How far the draining of a node has come. FAILED_PRECONDITION when there is no such node.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def HandOver(self, request, context):
         """Make another load balancer the leader. Answers when it is.
         """
@@ -306,6 +318,11 @@ def add_ManagementServiceServicer_to_server(servicer, server):
                     servicer.SetWeight,
                     request_deserializer=gale_dot_v1_dot_orders__pb2.SetWeightRequest.FromString,
                     response_serializer=gale_dot_v1_dot_api__pb2.NodeStatus.SerializeToString,
+            ),
+            'GetDraining': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetDraining,
+                    request_deserializer=gale_dot_v1_dot_orders__pb2.GetDrainingRequest.FromString,
+                    response_serializer=gale_dot_v1_dot_orders__pb2.GetDrainingResponse.SerializeToString,
             ),
             'HandOver': grpc.unary_unary_rpc_method_handler(
                     servicer.HandOver,
@@ -696,6 +713,33 @@ class ManagementService:
             '/gale.v1.ManagementService/SetWeight',
             gale_dot_v1_dot_orders__pb2.SetWeightRequest.SerializeToString,
             gale_dot_v1_dot_api__pb2.NodeStatus.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetDraining(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gale.v1.ManagementService/GetDraining',
+            gale_dot_v1_dot_orders__pb2.GetDrainingRequest.SerializeToString,
+            gale_dot_v1_dot_orders__pb2.GetDrainingResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14gale/v1/orders.proto\x12\x07gale.v1\"8\n\x0fSetDrainRequest\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\n\n\x02on\x18\x02 \x01(\x08\x12\x0b\n\x03why\x18\x03 \x01(\t\"2\n\x10SetDrainResponse\x12\r\n\x05phase\x18\x01 \x01(\t\x12\x0f\n\x07\x64rained\x18\x02 \x01(\x08\"F\n\rSetBanRequest\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\n\n\x02on\x18\x02 \x01(\x08\x12\x0e\n\x06\x66or_ms\x18\x03 \x01(\x04\x12\x0b\n\x03why\x18\x04 \x01(\t\"=\n\x10SetWeightRequest\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x0e\n\x06weight\x18\x02 \x01(\r\x12\x0b\n\x03why\x18\x03 \x01(\t\"8\n\x0fHandOverRequest\x12\n\n\x02to\x18\x01 \x01(\t\x12\x0b\n\x03why\x18\x02 \x01(\t\x12\x0c\n\x04here\x18\x03 \x01(\x08\"\"\n\x10HandOverResponse\x12\x0e\n\x06leader\x18\x01 \x01(\t\"/\n\x10GetEventsRequest\x12\r\n\x05\x61\x66ter\x18\x01 \x01(\x04\x12\x0c\n\x04most\x18\x02 \x01(\r\"3\n\x11GetEventsResponse\x12\x1e\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x0e.gale.v1.Event\"\x82\x01\n\x05\x45vent\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\r\n\x05index\x18\x02 \x01(\x04\x12\x0c\n\x04time\x18\x03 \x01(\t\x12\x0f\n\x07subject\x18\x04 \x01(\t\x12\x0e\n\x06\x62\x65\x66ore\x18\x05 \x01(\t\x12\r\n\x05\x61\x66ter\x18\x06 \x01(\t\x12\r\n\x05\x63\x61use\x18\x07 \x01(\t\x12\x0b\n\x03who\x18\x08 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14gale/v1/orders.proto\x12\x07gale.v1\"8\n\x0fSetDrainRequest\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\n\n\x02on\x18\x02 \x01(\x08\x12\x0b\n\x03why\x18\x03 \x01(\t\"2\n\x10SetDrainResponse\x12\r\n\x05phase\x18\x01 \x01(\t\x12\x0f\n\x07\x64rained\x18\x02 \x01(\x08\"0\n\x12GetDrainingRequest\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x0c\n\x04here\x18\x02 \x01(\x08\"@\n\x13GetDrainingResponse\x12)\n\x0eload_balancers\x18\x01 \x03(\x0b\x32\x11.gale.v1.Draining\"W\n\x08\x44raining\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12\r\n\x05\x65rror\x18\x02 \x01(\t\x12\r\n\x05phase\x18\x03 \x01(\t\x12\x12\n\x05\x66lows\x18\x04 \x01(\x04H\x00\x88\x01\x01\x42\x08\n\x06_flows\"F\n\rSetBanRequest\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\n\n\x02on\x18\x02 \x01(\x08\x12\x0e\n\x06\x66or_ms\x18\x03 \x01(\x04\x12\x0b\n\x03why\x18\x04 \x01(\t\"=\n\x10SetWeightRequest\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x0e\n\x06weight\x18\x02 \x01(\r\x12\x0b\n\x03why\x18\x03 \x01(\t\"8\n\x0fHandOverRequest\x12\n\n\x02to\x18\x01 \x01(\t\x12\x0b\n\x03why\x18\x02 \x01(\t\x12\x0c\n\x04here\x18\x03 \x01(\x08\"\"\n\x10HandOverResponse\x12\x0e\n\x06leader\x18\x01 \x01(\t\"/\n\x10GetEventsRequest\x12\r\n\x05\x61\x66ter\x18\x01 \x01(\x04\x12\x0c\n\x04most\x18\x02 \x01(\r\"3\n\x11GetEventsResponse\x12\x1e\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x0e.gale.v1.Event\"\x82\x01\n\x05\x45vent\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\r\n\x05index\x18\x02 \x01(\x04\x12\x0c\n\x04time\x18\x03 \x01(\t\x12\x0f\n\x07subject\x18\x04 \x01(\t\x12\x0e\n\x06\x62\x65\x66ore\x18\x05 \x01(\t\x12\r\n\x05\x61\x66ter\x18\x06 \x01(\t\x12\r\n\x05\x63\x61use\x18\x07 \x01(\t\x12\x0b\n\x03who\x18\x08 \x01(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,18 +35,24 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SETDRAINREQUEST']._serialized_end=89
   _globals['_SETDRAINRESPONSE']._serialized_start=91
   _globals['_SETDRAINRESPONSE']._serialized_end=141
-  _globals['_SETBANREQUEST']._serialized_start=143
-  _globals['_SETBANREQUEST']._serialized_end=213
-  _globals['_SETWEIGHTREQUEST']._serialized_start=215
-  _globals['_SETWEIGHTREQUEST']._serialized_end=276
-  _globals['_HANDOVERREQUEST']._serialized_start=278
-  _globals['_HANDOVERREQUEST']._serialized_end=334
-  _globals['_HANDOVERRESPONSE']._serialized_start=336
-  _globals['_HANDOVERRESPONSE']._serialized_end=370
-  _globals['_GETEVENTSREQUEST']._serialized_start=372
-  _globals['_GETEVENTSREQUEST']._serialized_end=419
-  _globals['_GETEVENTSRESPONSE']._serialized_start=421
-  _globals['_GETEVENTSRESPONSE']._serialized_end=472
-  _globals['_EVENT']._serialized_start=475
-  _globals['_EVENT']._serialized_end=605
+  _globals['_GETDRAININGREQUEST']._serialized_start=143
+  _globals['_GETDRAININGREQUEST']._serialized_end=191
+  _globals['_GETDRAININGRESPONSE']._serialized_start=193
+  _globals['_GETDRAININGRESPONSE']._serialized_end=257
+  _globals['_DRAINING']._serialized_start=259
+  _globals['_DRAINING']._serialized_end=346
+  _globals['_SETBANREQUEST']._serialized_start=348
+  _globals['_SETBANREQUEST']._serialized_end=418
+  _globals['_SETWEIGHTREQUEST']._serialized_start=420
+  _globals['_SETWEIGHTREQUEST']._serialized_end=481
+  _globals['_HANDOVERREQUEST']._serialized_start=483
+  _globals['_HANDOVERREQUEST']._serialized_end=539
+  _globals['_HANDOVERRESPONSE']._serialized_start=541
+  _globals['_HANDOVERRESPONSE']._serialized_end=575
+  _globals['_GETEVENTSREQUEST']._serialized_start=577
+  _globals['_GETEVENTSREQUEST']._serialized_end=624
+  _globals['_GETEVENTSRESPONSE']._serialized_start=626
+  _globals['_GETEVENTSRESPONSE']._serialized_end=677
+  _globals['_EVENT']._serialized_start=680
+  _globals['_EVENT']._serialized_end=810
 # @@protoc_insertion_point(module_scope)

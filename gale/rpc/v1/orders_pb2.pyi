@@ -68,6 +68,80 @@ class SetDrainResponse(_message.Message):
 Global___SetDrainResponse: _TypeAlias = SetDrainResponse  # noqa: Y015
 
 @_typing.final
+class GetDrainingRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_FIELD_NUMBER: _builtins.int
+    HERE_FIELD_NUMBER: _builtins.int
+    node: _builtins.str
+    here: _builtins.bool
+    def __init__(
+        self,
+        *,
+        node: _builtins.str = ...,
+        here: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["here", b"here", "node", b"node"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetDrainingRequest: _TypeAlias = GetDrainingRequest  # noqa: Y015
+
+@_typing.final
+class GetDrainingResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LOAD_BALANCERS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def load_balancers(self) -> _containers.RepeatedCompositeFieldContainer[Global___Draining]: ...
+    def __init__(
+        self,
+        *,
+        load_balancers: _abc.Iterable[Global___Draining] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["load_balancers", b"load_balancers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetDrainingResponse: _TypeAlias = GetDrainingResponse  # noqa: Y015
+
+@_typing.final
+class Draining(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ADDRESS_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    PHASE_FIELD_NUMBER: _builtins.int
+    FLOWS_FIELD_NUMBER: _builtins.int
+    address: _builtins.str
+    error: _builtins.str
+    phase: _builtins.str
+    """As this load balancer has it applied."""
+    flows: _builtins.int
+    """Flows that the node still has here (l4); absent while its draining is not in the kernel here."""
+    def __init__(
+        self,
+        *,
+        address: _builtins.str = ...,
+        error: _builtins.str = ...,
+        phase: _builtins.str = ...,
+        flows: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_flows", b"_flows", "flows", b"flows"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_flows", b"_flows", "address", b"address", "error", b"error", "flows", b"flows", "phase", b"phase"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__flows: _TypeAlias = _typing.Literal["flows"]  # noqa: Y015
+    _WhichOneofArgType__flows: _TypeAlias = _typing.Literal["_flows", b"_flows"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__flows) -> _WhichOneofReturnType__flows | None: ...
+
+Global___Draining: _TypeAlias = Draining  # noqa: Y015
+
+@_typing.final
 class SetBanRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
