@@ -63,7 +63,7 @@ async def top(asking: Asking, interval: float) -> None:
             try:
                 status, now = await asyncio.gather(asking.cluster_status(), read_counters(asking))
             except RemoteError as error:
-                trouble = f"{error}: what is shown is older"
+                trouble = f"what is shown is older: {error}"
                 continue
             parts, counted, trouble = with_rates(counted, now), now, ""
 
