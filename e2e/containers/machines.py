@@ -94,8 +94,9 @@ class Machine:
             for interface, address in self.addresses.items()
         )
         self.write("/etc/systemd/system/wires.service", WIRES_UNIT.format(commands="\n".join(commands)))
-        units = "systemctl enable --quiet wires; systemctl mask --quiet systemd-networkd{.service,.socket,-wait-online.service}; ssh-keygen -A >/dev/null"
-        subprocess.run(["chroot", self.root, "/bin/bash", "-ec", units], check=True, capture_output=True)
+        masked = "systemd-networkd.service systemd-networkd.socket systemd-networkd-wait-online.service"
+        units = f"systemctl enable --quiet wires; systemctl mask --quiet {masked}; ssh-keygen -A >/dev/null"
+        subprocess.run(["chroot", self.root, "/bin/sh", "-ec", units], check=True, capture_output=True)
 
     def write(self, path: str, text: str) -> None:
         file = self.root / path.lstrip("/")
@@ -204,3 +205,5 @@ class Machine:
             self._nspawn.kill()
             self._nspawn.wait()
         self._nspawn = None
+        for interface in NETWORKS:  # the kernel takes its time to notice that the other end is gone
+            subprocess.run(in_network("ip", "link", "delete", self._port(interface)), check=False, capture_output=True)

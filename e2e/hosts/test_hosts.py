@@ -132,7 +132,8 @@ def later_version(package: Path, folder: Path) -> Path:
 
 
 def play(inventory_file: Path, package: Path) -> str:
-    command = ["ansible-playbook", "-i", inventory_file, PLAYBOOK, "--extra-vars", f"gale_package_file={package}"]
+    what = ["-i", str(inventory_file), str(PLAYBOOK), "--extra-vars", f"gale_package_file={package}"]
+    command = ["ansible-playbook", *what]
     done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
     return done.stdout
