@@ -1,5 +1,5 @@
 # Short names for scripts and tools; `make help` lists them. Nothing here is needed to install, run or test gale.
-.PHONY: help install demo test check unit rpc raft sim packet e2e faults kernel-e2e bench bench-control bench-packet bench-peers fuzz proto lock
+.PHONY: help install demo test check unit rpc raft sim packet e2e faults kernel-e2e deb e2e-package e2e-containers bench bench-control bench-packet bench-peers fuzz proto lock
 
 help: ## this list
 	@sed -n 's/^\([a-z0-9 -]*\):.*## \(.*\)/\1: \2/p' Makefile
@@ -21,6 +21,15 @@ faults: ## what gale must survive, on real processes under traffic, with every f
 
 kernel-e2e: ## packet tests and every mode on Debian's stock kernel, under qemu
 	scripts/kernel-e2e
+
+deb: ## a Debian package in build/deb
+	scripts/deb
+
+e2e-package: ## the package of `make deb` and its units, on containers that boot Debian
+	.venv/bin/python -m pytest e2e/containers/test_package.py --containers
+
+e2e-containers: ## three load balancers and three nodes as containers: the playbooks, then the tests of e2e/hosts
+	.venv/bin/python -m pytest e2e/containers/test_fleet.py --containers
 
 sim: ## the control plane on a seeded network, clock and disk: make sim SEED=1 RUNS=100
 	.venv/bin/python -m tests.sim --seed $(or $(SEED),1) --runs $(or $(RUNS),100)

@@ -28,6 +28,8 @@ LONG_TIMEOUT_S = 1_800
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("gale")
     group.addoption("--faults", choices=["short", "long"], default="short", help="how long e2e/faults troubles gale")
+    group.addoption("--containers", action="store_true", help="also e2e/containers, on machines that boot for it")
+    group.addoption("--inventory", metavar="FILE", help="of ansible: also e2e/hosts, on the machines that it names")
     group.addoption("--faults-results", metavar="DIR", help="write the faults' figures there, as JSON and Markdown")
 
 
