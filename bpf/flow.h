@@ -134,15 +134,21 @@ static __always_inline bool leads_to(const struct return_path *path, const union
 
 /*
  * Adds to a word what a packet shows, and when. Most show nothing new, and write nothing. Tries are bounded: what is
- * lost here, the next packet shows. Returns the word as it is then.
+ * lost here, the next packet shows. Returns the word as it is then. A flow ends with the second FIN: which one that is
+ * shows here alone, for two processors may have met one each at the same moment.
  */
 #define NOTE_TRIES 4
+#define BOTH_FINS (CLIENT_FIN | NODE_FIN)
 
 static __always_inline __u64 note(__u64 *word, __u64 seen, __u64 flags, __u32 now, __u32 renewal) {
     if ((seen & flags) == flags && word_age(seen, now) < renewal)
         return seen;
     for (int attempt = 0; attempt < NOTE_TRIES; attempt++) {
         __u64 fresh = (seen & ~WORD_STAMP) | flags | now;
+
+        if ((fresh & BOTH_FINS) == BOTH_FINS)
+            fresh |= ENDED;
+
         __u64 found = __sync_val_compare_and_swap(word, seen, fresh);
 
         if (found == seen)

@@ -91,7 +91,7 @@ static __always_inline __u64 shown_by_client(const struct packet *packet, const 
     if (packet->tcp_flags & TCP_RST)
         shown |= ENDED;
     if (packet->tcp_flags & TCP_FIN)
-        shown |= word & NODE_FIN ? CLIENT_FIN | ENDED : CLIENT_FIN;
+        shown |= CLIENT_FIN;
     return shown;
 }
 

@@ -206,9 +206,8 @@ static __always_inline void see_answer(const struct packet *packet, const struct
     if (packet->tcp_flags & TCP_RST)
         shown |= ENDED;
     if (packet->tcp_flags & TCP_FIN)
-        shown |= word & CLIENT_FIN ? NODE_FIN | ENDED : NODE_FIN;
-    note(&answer->path->word, word, shown, now, renewal(word));
-    if (shown & ENDED & ~word)
+        shown |= NODE_FIN;
+    if (note(&answer->path->word, word, shown, now, renewal(word)) & ENDED & ~word)
         change_flow(answer->path, ENDED, 0, false);
 }
 

@@ -112,8 +112,16 @@ def test_services_nodes_and_configurations_are_shown(whole: Lab) -> None:
 
 
 def test_flows_are_told_and_killed(whole: Lab) -> None:
-    with whole.traffic(rate=200) as traffic:
-        until(lambda: None if sum(t.ok for t in traffic.totals.values()) >= 200 else "more requests", within_s=10)
+    """Traffic that both sides end at about the same time, whose FINs meet on two processors: no flow may be left."""
+    with whole.traffic(rate=600) as traffic:
+        until(lambda: None if sum(t.ok for t in traffic.totals.values()) >= 2_000 else "more requests", within_s=20)
+
+    def not_ended() -> str | None:
+        parts = json.loads(gale(whole, "lb-0", "ctl", "flows", "count", "-o", "json").stdout)["load_balancers"]
+        left = [row for part in parts for row in part["counts"] if row["state"] != "ended" and row["flows"]]
+        return f"flows that have not ended: {left}" if left else None
+
+    until(not_ended, within_s=5)
     counted = json.loads(gale(whole, "lb-0", "ctl", "flows", "count", "-o", "json").stdout)["load_balancers"]
     for part in counted:
         assert {row["node"] for row in part["counts"]} == {f"node-{number}" for number in range(3)}
