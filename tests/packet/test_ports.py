@@ -350,6 +350,18 @@ def test_a_flow_whose_port_went_to_another_opens_anew(balancer: Balancer, talk: 
     assert source_port(outcome) != SPORT
 
 
+@every_tcp
+def test_a_flow_whose_fins_met_on_two_processors_has_ended(balancer: Balancer, talk: Talk) -> None:
+    """Each of them saw one FIN alone. Whatever is noted next ends the flow."""
+    establish(balancer, talk)
+    for flag in ("client_fin", "node_fin"):
+        balancer.returns.mark(flag)
+    balancer.quiet(2)
+    balancer.public(talk.from_client()).must_be("forwarded", talk.to_node())
+    balancer.quiet(LINGER_S)
+    balancer.public(talk.from_client("S", client=NEIGHBOUR)).must_be("opened", talk.to_node("S"))
+
+
 @every_talk
 def test_all_ports_in_use(balancer: Balancer, talk: Talk) -> None:
     """With every port towards the node held by living flows, a new one is refused; until one of those is over. Another
