@@ -10,7 +10,6 @@ Connections that are open keep the certificate with which they were made.
 """
 
 import ipaddress
-import re
 import ssl
 import threading
 import time
@@ -25,7 +24,7 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
-from gale.config.reading import NAME_PATTERN, TlsFiles
+from gale.config.reading import TlsFiles, is_name
 from gale.errors import HostError
 
 log = structlog.get_logger()
@@ -62,7 +61,7 @@ class Identity:
         if self.role is Role.LOAD_BALANCER:
             if not _is_ipv4(self.name):
                 raise ValueError(f"{self.name[:64]!r}: a load balancer is named by its private IPv4 address")
-        elif not re.fullmatch(NAME_PATTERN, self.name):
+        elif not is_name(self.name):
             raise ValueError(f"{self.name[:64]!r}: 1 to 64 letters, digits, dots, dashes and underscores are a name")
 
     @property

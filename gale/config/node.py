@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from gale.config.reading import NAME_PATTERN, SERVICES_MAX, Duration, Name, Port, Table, TlsFiles, read, refuse_unless
+from gale.config.reading import SERVICES_MAX, Duration, Name, Port, Table, TlsFiles, is_name, read, refuse_unless
 from gale.core.probes import CommandProbe, HttpProbe, Probe, TcpProbe
 from gale.errors import ConfigError
 
@@ -84,7 +84,7 @@ def load_node(path: Path) -> NodeConfig:
     health = file.health
     name = file.node.name or socket.gethostname()
     refuse_unless(
-        re.fullmatch(NAME_PATTERN, name) is not None,
+        is_name(name),
         path,
         "node.name",
         name,

@@ -30,8 +30,9 @@ class WebAddress(str):
 
 
 Port = Annotated[int, msgspec.Meta(ge=1, le=65_535)]
-NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
-Name = Annotated[str, msgspec.Meta(pattern=NAME_PATTERN)]
+_NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+Name = Annotated[str, msgspec.Meta(pattern=_NAME_PATTERN)]
+_NAME = re.compile(_NAME_PATTERN)
 SERVICES_MAX = 64
 """Services that one node may name."""
 
@@ -49,6 +50,11 @@ class TlsFiles(Table, frozen=True):
     ca: Path
     cert: Path
     key: Path
+
+
+def is_name(text: str) -> bool:
+    """Whether a node, a service or an operator may be called so."""
+    return _NAME.fullmatch(text) is not None
 
 
 def read(path: Path, into: type[Any]) -> Any:

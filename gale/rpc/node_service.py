@@ -9,7 +9,6 @@ A stream that is too fast is read more slowly, which in the end holds back the s
 """
 
 import asyncio
-import re
 from collections.abc import AsyncIterator, Collection, Iterable
 from typing import Protocol
 
@@ -17,7 +16,7 @@ import grpc
 
 import gale
 from gale.config.node import own_address6
-from gale.config.reading import NAME_PATTERN, SERVICES_MAX
+from gale.config.reading import SERVICES_MAX, is_name
 from gale.core.state import NodeInfo
 from gale.ports import NodeGate, Standing
 from gale.rpc.auth import caller, peer_address
@@ -25,7 +24,6 @@ from gale.rpc.limits import CHECKS_BURST, CHECKS_PER_S, Pace
 from gale.rpc.v1 import node_pb2 as pb
 from gale.rpc.v1 import node_pb2_grpc as services
 
-NAME = re.compile(NAME_PATTERN)
 REASON_MAX = 200
 
 
@@ -125,7 +123,7 @@ def resolved_services(listeners: Iterable[Listening]) -> list[pb.ResolvedService
 
 def node_info(check: pb.Check, address: str) -> NodeInfo:
     """A node's own words, checked for form. Raises ValueError that says what is wrong."""
-    if not NAME.fullmatch(check.node):
+    if not is_name(check.node):
         raise ValueError(
             f"node name {check.node[:64]!r}: 1 to 64 letters, digits, dots, dashes and underscores are allowed"
         )
@@ -133,7 +131,7 @@ def node_info(check: pb.Check, address: str) -> NodeInfo:
         raise ValueError(f"weight {check.weight}: 1 to 1000 is allowed")
     if not 1 <= check.reports_to <= 7:
         raise ValueError(f"reports_to {check.reports_to}: 1 to 7 load balancers are allowed")
-    if len(check.services) > SERVICES_MAX or not all(NAME.fullmatch(service) for service in check.services):
+    if len(check.services) > SERVICES_MAX or not all(map(is_name, check.services)):
         raise ValueError(
             f"services: at most {SERVICES_MAX} names of letters, digits, dots, dashes and underscores are allowed"
         )

@@ -5,12 +5,11 @@ certificate, which is proved; without one what gale-ctl says, and where it was s
 """
 
 import asyncio
-import re
 from datetime import UTC, datetime
 
 import grpc
 
-from gale.config.reading import NAME_PATTERN
+from gale.config.reading import is_name
 from gale.core import commands as c
 from gale.core.orders import BAN_MAX_MS, WEIGHT_MAX
 from gale.core.outcome import Rejected
@@ -28,7 +27,6 @@ from gale.rpc.v1 import api_pb2 as pb
 
 HAND_OVER_S = 3.0
 LOOK_S = 0.02
-NAMED = re.compile(NAME_PATTERN)
 
 
 class Orders(Everywhere):
@@ -120,7 +118,7 @@ class Orders(Everywhere):
 
     async def _order(self, order: c.Drain | c.Ban | c.Unban | c.SetWeight, context: grpc.aio.ServicerContext) -> Node:
         """The node that it is about, when it is committed."""
-        if not NAMED.fullmatch(order.node):
+        if not is_name(order.node):
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"{order.node[:64]!r} is no name of a node")
         await self._commit(order, context)
         return self._operator.state.nodes[order.node]
@@ -145,7 +143,7 @@ class Orders(Everywhere):
         if who := caller(context):
             return c.Given(str(who), one_line(why))
         said = dict(context.invocation_metadata() or ()).get(USER, "")
-        name = said if isinstance(said, str) and NAMED.fullmatch(said) else "somebody"
+        name = said if isinstance(said, str) and is_name(said) else "somebody"
         ip = self._operator.address.rpartition(":")[0]
         where = f"at {source}" if (source := peer_address(context.peer())) else f"on {ip}"
         return c.Given(f"{name} {where}", one_line(why))

@@ -6,12 +6,11 @@ header that another site's page cannot set without leave, which is never given; 
 page is from must be the very host that it asks.
 """
 
-import re
 from urllib.parse import urlsplit
 
 import msgspec
 
-from gale.config.reading import NAME_PATTERN
+from gale.config.reading import is_name
 from gale.core.commands import Drain, Given
 from gale.core.outcome import Rejected
 from gale.errors import ConsensusError
@@ -23,7 +22,6 @@ from gale.web.http import Answer, Request
 
 HEADER = "x-gale-order"
 JSON = "application/json"
-NAMED = re.compile(NAME_PATTERN)
 
 
 class Asked(msgspec.Struct, forbid_unknown_fields=True):
@@ -49,7 +47,7 @@ async def take(request: Request, operator: Operator) -> Answer:
         asked = msgspec.json.decode(request.body, type=Asked)
     except msgspec.DecodeError as error:
         return Answer(f"not an order: {error}\n", 400)
-    if not NAMED.fullmatch(asked.node):
+    if not is_name(asked.node):
         return Answer(f"{asked.node[:64]!r} is no name of a node\n", 400)
     try:
         outcome = await operator.order(Drain(0, asked.node, asked.drain, Given(str(who), one_line(asked.why))))
