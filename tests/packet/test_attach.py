@@ -1,6 +1,5 @@
 """Programs on interfaces: in the place of gale's own without a gap, and never in that of others."""
 
-import os
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from gale.dataplane.netlink import ask
 from gale.dataplane.program import Program, load_source
 from gale.dataplane.syscall import program_info
 from gale.errors import DataplaneError, HostError
+from tests.packet import needs
 from tests.packet.network import Network, namespace, network
 
 SOURCE = b"""
@@ -26,10 +26,7 @@ KINDS = {"gale_public": "xdp", "stranger": "xdp", "gale_private": "tc"}
 XDP_GENERIC = 2  # linux/if_link.h
 PUBLIC, PRIVATE = "gale_public", "gale_private"
 
-pytestmark = [
-    pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to make network namespaces"),
-    pytest.mark.usefixtures("bpf"),
-]
+pytestmark = [needs.NAMESPACES, pytest.mark.usefixtures("bpf")]
 
 
 @pytest.fixture(scope="module")

@@ -2,8 +2,6 @@
 
 import asyncio
 import gc
-import os
-import shutil
 import socket
 import time
 from collections.abc import Awaitable, Iterator
@@ -24,6 +22,7 @@ from gale.dataplane.settings import PROTOCOLS, DataplaneSettings, Listener
 from gale.dataplane.words import FLAGS_SHIFT, flags, quiet_s
 from gale.errors import DataplaneError
 from gale.ports import Flow, FlowChoice
+from tests.packet import needs
 from tests.packet.live import DNS, SETTINGS, SIDES, WEB, WEB_ON_NODES, datagrams, give_node, take_node
 from tests.packet.network import (
     CLIENT,
@@ -44,10 +43,7 @@ PLACES, EVERY_SO_MANY = 1 << 20, 16
 EVERY = FlowChoice()
 LARGE = DataplaneSettings("lo", "lo", "10.0.0.1", None, (Listener("web", PUBLIC, 80, "tcp", 80),), 64, PLACES // 2)
 
-pytestmark = [
-    pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to make network namespaces"),
-    pytest.mark.skipif(not shutil.which("ethtool"), reason="needs ethtool"),
-]
+pytestmark = [needs.NAMESPACES, needs.ETHTOOL]
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import shutil
 import socket
 from dataclasses import fields, replace
 
@@ -12,6 +11,7 @@ from scapy.layers.l2 import Dot1Q, Ether
 
 from gale.dataplane.adapter import BpfDataplane
 from gale.ports import Question, Traffic
+from tests.packet import needs
 from tests.packet.live import (
     SETTINGS,
     SETTINGS4,
@@ -43,10 +43,7 @@ from tests.packet.network import (
 MEGABYTES = 4
 MTU = 1500
 
-pytestmark = [
-    pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to make network namespaces"),
-    pytest.mark.skipif(not shutil.which("ethtool"), reason="needs ethtool"),
-]
+pytestmark = [needs.NAMESPACES, needs.ETHTOOL]
 
 
 @pytest.fixture

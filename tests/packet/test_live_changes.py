@@ -2,8 +2,6 @@
 
 import asyncio
 import itertools
-import os
-import shutil
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
 
@@ -11,6 +9,7 @@ import pytest
 
 from gale.dataplane.adapter import BpfDataplane
 from gale.dataplane.reach import WayChange
+from tests.packet import needs
 from tests.packet.live import (
     SETTINGS4,
     SIDES,
@@ -30,10 +29,7 @@ _MACS = itertools.count(1)
 FOLLOWED_S = 1.0
 NOTICED_S = 2.0
 
-pytestmark = [
-    pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to make network namespaces"),
-    pytest.mark.skipif(not shutil.which("ethtool"), reason="needs ethtool"),
-]
+pytestmark = [needs.NAMESPACES, needs.ETHTOOL]
 
 
 @pytest.fixture

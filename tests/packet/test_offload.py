@@ -11,10 +11,10 @@ The client's tx stays off: XDP sees finished checksums, as every network card de
 
 import itertools
 import os
-import shutil
 
 import pytest
 
+from tests.packet import needs
 from tests.packet.live import datagrams, exchange, started
 from tests.packet.network import PUBLIC, PUBLIC6, Network, namespace
 
@@ -22,10 +22,7 @@ PACKETS = 100_000
 TCP_BYTES = 6 << 20
 DATAGRAMS = 1_000
 
-pytestmark = [
-    pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to make network namespaces"),
-    pytest.mark.skipif(not shutil.which("ethtool"), reason="needs ethtool"),
-]
+pytestmark = [needs.NAMESPACES, needs.ETHTOOL]
 
 
 def wrong_checksums(net: Network) -> int:

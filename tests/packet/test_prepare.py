@@ -5,7 +5,6 @@ outside: a load balancer     eth0 ──── eth0     node
 """
 
 import json
-import os
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -26,6 +25,7 @@ from gale.prepare.needs import ARP_ANNOUNCE, ARP_IGNORE, Offer, Told
 from gale.prepare.perform import Workshop
 from gale.prepare.plan import Change
 from gale.prepare.preparation import Outcome, Preparer
+from tests.packet import needs
 from tests.packet.machine import CLIENT, CLIENT6, LB, LB6, MAC_CLIENT, NODE, NODE6, STRANGER, WAIT_S, Net, machine
 from tests.packet.network import namespace
 
@@ -34,7 +34,7 @@ NAME = "10.0.0.2:7070"
 NATIVE, GENERIC = 1, 2  # as `ip link` numbers them
 BROADCAST = "ff:ff:ff:ff:ff:ff"
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to make network namespaces")
+pytestmark = needs.NAMESPACES
 
 
 @pytest.fixture

@@ -23,6 +23,7 @@ from gale.ports import Standing
 from gale.prepare.memory import RUN
 from gale.rpc.node_service import NodeService
 from gale.rpc.v1.node_pb2_grpc import add_NodeServiceServicer_to_server
+from tests.packet import needs
 from tests.packet.machine import LB, LB6, NODE6, Net, machine
 from tests.packet.network import eventually, namespace
 
@@ -30,7 +31,7 @@ ROOT = Path(__file__).parents[2]
 VIP, VIP6, PORT, NODE_PORT = "10.0.0.80", "fd00::80", 20080, 20070
 START_S = 20
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to make network namespaces")
+pytestmark = needs.NAMESPACES
 
 
 class Gate:

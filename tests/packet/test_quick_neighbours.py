@@ -1,15 +1,15 @@
 """The kernel asks for neighbours more often while gale-lb runs, and as before when it has ended, however it ended."""
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from gale.dataplane.quick_neighbours import RETRANS_MS, put_back, quick_neighbours
+from tests.packet import needs
 from tests.packet.network import Network, namespace, network
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to make network namespaces")
+pytestmark = needs.NAMESPACES
 
 USUAL_MS = 1000
 

@@ -1,7 +1,5 @@
 """How nodes are reached, and that changes are followed: neighbours, routes and interfaces of real namespaces."""
 
-import os
-import shutil
 from collections.abc import Iterator
 
 import pytest
@@ -9,16 +7,14 @@ import pytest
 from gale.dataplane.monitor import BUFFER, Monitor
 from gale.dataplane.neighbours import Way
 from gale.dataplane.reach import Reach
+from tests.packet import needs
 from tests.packet.network import NODE, NODE6, PRIVATE, Network, eventually, namespace, network, run
 
 WITHIN_S = 1.0
 MANY = 5_000
 MAC = "02:00:00:00:00:99"
 
-pytestmark = [
-    pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to make network namespaces"),
-    pytest.mark.skipif(not shutil.which("ethtool"), reason="needs ethtool"),
-]
+pytestmark = [needs.NAMESPACES, needs.ETHTOOL]
 
 
 @pytest.fixture

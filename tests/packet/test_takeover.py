@@ -24,6 +24,7 @@ from gale.dataplane.settings import DataplaneSettings, Listener
 from gale.dataplane.syscall import map_info, pin, pinned, program_info
 from gale.dataplane.takeover import Start, remove
 from gale.errors import DataplaneError
+from tests.packet import needs
 from tests.packet.live import DNS, DNS_ON_NODES, SETTINGS, SIDES, WEB, WEB_ON_NODES, loaded, started
 from tests.packet.network import PUBLIC, PUBLIC6, Network, namespace, one_arm, run
 
@@ -34,8 +35,8 @@ IPV4 = replace(SETTINGS, listeners=tuple(listener for listener in SETTINGS.liste
 PUBLIC_PROGRAM, PRIVATE_PROGRAM = "gale_public", "gale_private"
 
 pytestmark = [
-    pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to make network namespaces"),
-    pytest.mark.skipif(not shutil.which("ethtool"), reason="needs ethtool"),
+    needs.NAMESPACES,
+    needs.ETHTOOL,
     pytest.mark.timeout(240),
 ]
 

@@ -2,13 +2,13 @@
 
 import errno
 import os
-import shutil
 import socket
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from gale.dataplane.adapter import BpfDataplane
+from tests.packet import needs
 from tests.packet.live import DNS, DNS_ON_NODES, SIDES, WEB, WEB_ON_NODES, moved, receive
 from tests.packet.network import PUBLIC, PUBLIC6, Network, eventually, namespace
 
@@ -19,10 +19,7 @@ BYTES = 1 << 20
 
 IP_MTU_DISCOVER, IPV6_MTU_DISCOVER, ALWAYS = 10, 23, 2
 
-pytestmark = [
-    pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to make network namespaces"),
-    pytest.mark.skipif(not shutil.which("ethtool"), reason="needs ethtool"),
-]
+pytestmark = [needs.NAMESPACES, needs.ETHTOOL]
 
 
 @pytest.fixture(scope="module")
