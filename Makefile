@@ -1,5 +1,5 @@
 # Short names for scripts and tools; `make help` lists them. Nothing here is needed to install, run or test gale.
-.PHONY: help install demo test check unit rpc raft sim packet e2e faults kernel-e2e deb e2e-package e2e-containers bench bench-control bench-packet bench-peers fuzz proto lock
+.PHONY: help install demo test check unit rpc raft sim packet e2e faults kernel-e2e e2e-monitoring deb e2e-package e2e-containers bench bench-control bench-packet bench-peers fuzz docs proto lock
 
 help: ## this list
 	@sed -n 's/^\([a-z0-9 -]*\):.*## \(.*\)/\1: \2/p' Makefile
@@ -21,6 +21,9 @@ faults: ## what gale must survive, on real processes under traffic, with every f
 
 kernel-e2e: ## packet tests and every mode on Debian's stock kernel, under qemu
 	scripts/kernel-e2e
+
+e2e-monitoring: ## a real Prometheus, the alerts, the dashboard and the page in a browser, on a lab
+	scripts/monitoring-e2e
 
 deb: ## a Debian package in build/deb
 	scripts/deb
@@ -48,6 +51,9 @@ bench-control: ## deciding and checking: up to seven load balancers and ten thou
 
 bench: ## every number, table and plot; make bench QUICK=1 is a try
 	.venv/bin/python -m bench $(if $(QUICK),--quick)
+
+docs: ## the documentation as a site: build/site/index.html
+	scripts/docs
 
 proto: ## gale/rpc/v1/ from proto/
 	scripts/proto

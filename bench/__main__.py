@@ -15,7 +15,7 @@ from pathlib import Path
 from bench.about import about
 from bench.page import RESULTS, ROOT
 
-PARTS = ("packet", "traffic", "change", "spread", "control", "scale")
+PARTS = ("packet", "traffic", "change", "spread", "control", "scale", "against")
 TRIES = ROOT / "build/bench"
 
 

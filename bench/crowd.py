@@ -31,6 +31,7 @@ from typing import cast
 
 import uvloop
 
+from gale.node import CHECKS_AN_ANSWER, as_asked
 from gale.rpc.v1 import node_pb2 as pb
 
 TICK_S = 0.01
@@ -77,6 +78,11 @@ def opening(authority: str, scheme: str) -> bytes:
     settings = frame(SETTINGS, 0, 0, struct.pack(">HI", INITIAL_WINDOW_SIZE, WINDOW_MAX))
     window = frame(WINDOW, 0, 0, struct.pack(">I", WINDOW_MAX - 65_535))
     return PREFACE + settings + window + frame(HEADERS, END_HEADERS, 1, block)
+
+
+def message(check: pb.Check) -> bytes:
+    packed = check.SerializeToString()
+    return frame(DATA, 0, 1, b"\0" + len(packed).to_bytes(4, "big") + packed)
 
 
 class Tally:
@@ -153,14 +159,15 @@ class Node:
         self.silent = False
         self.last_s = 0.0
         check = pb.Check(node=self.name, weight=1, reports_to=reports_to, condition=pb.CONDITION_SERVING)
-        packed = check.SerializeToString()
-        self._message = frame(DATA, 0, 1, b"\0" + len(packed).to_bytes(4, "big") + packed)
+        self._messages = [message(as_asked(check, turn)) for turn in range(CHECKS_AN_ANSWER)]
+        self._turn = number  # not all ask for their answers at once
 
     def beat(self) -> None:
         if not self.silent:
             self.last_s = time.monotonic()
             for conversation in self.conversations.values():
-                conversation.check(self._message, self.last_s)
+                conversation.check(self._messages[self._turn % CHECKS_AN_ANSWER], self.last_s)
+            self._turn += 1
 
 
 class Crowd:

@@ -181,7 +181,7 @@ def limits(of: Model, timeout_s: float = TIMEOUT_S) -> list[Limit]:
             f"shares are even to {UNEVEN:.0%}",
             int(UNEVEN * SLOTS),
             False,
-            "more slots, at two bytes each; or several services with nodes of their own",
+            "more slots, at 14 bytes each; or several services with nodes of their own",
         ),
         Limit(
             "one core takes all checks",

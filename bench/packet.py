@@ -39,6 +39,8 @@ from bench.packet_wire import through_wires
 
 MANY = 1 << 20
 MODES, FLOWS = ("l2", "l3", "l4"), (1, 10_000, 1 << 17, MANY)
+MOVED_MOST = 10_000
+"""More flows than that need not be known at a time, in slots that have moved."""
 CAPACITY, CAPACITY_FOR_MANY = 1 << 18, 1 << 21
 """Flows that the tables of l4 are made for: as configured by default, and for a million."""
 
@@ -87,8 +89,9 @@ def cases(mode: str, family: Family, flows: Iterable[int]) -> list[Case]:
         made.append(inward("established", packet, THERE, count, forwarded))
         if mode == "l4":
             answer = frame(family, (node_addresses(1)[family.ip == 6], PORT), (SOURCES[family.ip], 1))
-            back = f"bench_private{family.ip}", "gale_private", "bench_empty_tc"
-            made.append(Case("back to the client", family, *back, answer, BACK, count, frozenset({"returned"})))
+            for name, program in (("back to the client", "private"), ("back, verified by the card", "verified")):
+                back = f"bench_{program}{family.ip}", "gale_private", "bench_empty_tc"
+                made.append(Case(name, family, *back, answer, BACK, count, frozenset({"returned"})))
         if count == 1:
             parse = frozenset({"forwarded", "returned"})  # the counters that bench_parse uses
             made.append(Case("parse only", family, public, "bench_parse", "bench_empty", packet, THERE, 1, parse))
@@ -104,6 +107,15 @@ def new_flows(family: Family) -> Case:
     sent = frame(family, (base, 1024), (SERVICES[family.ip], PORT), SYN)
     ends = frozenset({"opened"})
     return Case("new", family, f"bench_public{family.ip}", "gale_public", "bench_empty", sent, THERE, 0, ends)
+
+
+def moved_slot(family: Family, flows: int) -> Case:
+    """Connections that have stayed with the node before, in l2 and l3."""
+    sent = frame(family, client(family.ip, 0), (SERVICES[family.ip], PORT))
+    ends = frozenset({"stayed"})
+    return Case(
+        "slot has moved", family, f"bench_public{family.ip}", "gale_public", "bench_empty", sent, THERE, flows, ends
+    )
 
 
 def cut(packet: bytes) -> bytes:
@@ -161,6 +173,12 @@ def measure(
         for _ in range(rounds):
             for case in chosen:
                 timing.once(case)
+        if mode != "l4" and family.protocol == "tcp":
+            rig.move_slots()
+            for _ in range(rounds):
+                for count in (count for count in flows if count <= MOVED_MOST):
+                    timing.once(moved_slot(family, count))
+            rig.settle_slots()
         if mode == "l4" and 1 in flows:
             for _ in range(rounds):
                 timing.once(new_flows(family))

@@ -74,6 +74,7 @@ class Rig:
         extra |= {"bench_send": "xdp", "bench_redirect": "xdp", "bench_sink": "xdp"}
         if mode == "l4":
             extra |= {"bench_private4": "tc", "bench_private6": "tc", "bench_empty_tc": "tc"}
+            extra |= {"bench_verified4": "tc", "bench_verified6": "tc"}
         text = (path or source()) + b'\n#line 1 "bench/packet.c"\n' + (Path(__file__).parent / "packet.c").read_bytes()
         self.mode = mode
         self.program = load(chosen, text, extra)
@@ -85,13 +86,26 @@ class Rig:
         for number in range(1, NODES + 1):
             maps.set_node(number, *node_addresses(number), hop, hop)
         self.maps = maps
-        maps.set_slots("bench", struct.pack(f"={SLOTS}H", *(1 + slot % NODES for slot in range(SLOTS))))
+        self._moves = -1
+        self.move_slots()
         self._flows = memoryview(self.map["bench_flows"].mmap()).cast("Q")
+
+    def move_slots(self) -> None:
+        """Each to the next node; the first time to the one that it begins with."""
+        self._moves += 1
+        owners = (1 + (slot + self._moves) % NODES for slot in range(SLOTS))
+        self.maps.set_slots("bench", struct.pack(f"={SLOTS}H", *owners))
+
+    def settle_slots(self) -> None:
+        """As if none had moved."""
+        self.maps.settle("bench", self.maps.tables["bench"].moved)
 
     def run(self, program: str, target: str, frame: bytes, first: int, flows: int, packets: int) -> int:
         """Nanoseconds per packet. `program` renews frames, `target` is what it jumps into."""
         self.prepare(frame, 6 if frame[12:14] == b"\x86\xdd" else 4, first, flows)
-        jumps = self.map["bench_tc" if program.startswith("bench_private") else "bench_xdp"]
+        jumps = self.map[
+            "bench_tc" if program.endswith(("private4", "private6", "verified4", "verified6")) else "bench_xdp"
+        ]
         jumps.update(0, self.program.fds[target])
         return run_repeatedly(self.program.fds[program], frame, packets)
 

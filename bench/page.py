@@ -1,6 +1,6 @@
 """Puts every measured number where it is quoted: `python -m bench.page [--check]`.
 
-In docs/PERFORMANCE.md and README.md what stands between <!-- begin: NAME --> and <!-- end --> is made from the files in
+In the DOCUMENTS what stands between <!-- begin: NAME --> and <!-- end --> is made from the files in
 bench/results/ by the function of that name here; beside those files it draws the pictures (bench/plots.py). Equal
 results give equal texts and pictures, so a test compares them with what is committed.
 """
@@ -17,10 +17,11 @@ from bench import tables
 from bench.aims import aims, headline
 from bench.paper import paper
 from bench.plots import plots
+from bench.sizing import sizing
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "bench/results"
-DOCUMENTS = ROOT / "docs/PERFORMANCE.md", ROOT / "README.md"
+DOCUMENTS = ROOT / "docs/PERFORMANCE.md", ROOT / "docs/SIZING.md", ROOT / "README.md"
 MARKED = re.compile(r"(<!-- begin: ([\w-]+) -->\n)(.*?)(<!-- end -->\n)", re.DOTALL)
 
 Results = Mapping[str, Any]
@@ -76,6 +77,10 @@ def _control(results: Results) -> str:
     return tables.control(results["control"]["figures"])
 
 
+def _against(results: Results) -> str:
+    return tables.against(results["against"]["results"]) if "against" in results else ""
+
+
 def _scale(results: Results) -> str:
     figures = results["scale"]["results"]
     over = [tables.scale(figures, "load_balancers"), tables.scale(figures, "nodes")]
@@ -92,10 +97,12 @@ SECTIONS: dict[str, Callable[[Results], str]] = {
     "traffic": _contest("traffic"),
     "change": _contest("change"),
     "spread": _spread,
+    "against": _against,
     "control": _control,
     "scale": _scale,
     "paper": _paper,
     "headline": headline,
+    "sizing": sizing,
 }
 
 

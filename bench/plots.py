@@ -46,7 +46,15 @@ def _packets(figures: Sequence[Figure]) -> Iterator[tuple[str, str]]:
     title = "A packet's cost over the flows, IPv4 TCP"
     yield "packet-flows.svg", lines(title, across, Axis("ns over the empty program"), series)
 
-    cases = "established", "back to the client", "new", "no service", "malformed", "parse only"
+    cases = (
+        "established",
+        "back to the client",
+        "back, verified by the card",
+        "new",
+        "no service",
+        "malformed",
+        "parse only",
+    )
     one = [it for it in figures if it["protocol"] == "tcp" and it["flows"] <= 1]
     found = {(it["mode"], it["ip"], it["case"]): _around(it) for it in one}
     shown = {

@@ -57,6 +57,21 @@ def machine(about: Figure) -> str:
     return f"`{about['command']}` on {', '.join(place)}; {versions}.\n"
 
 
+NOTABLE = 0.05
+BY_CHANCE_NS = 2
+
+
+def against(figures: Sequence[Figure]) -> str:
+    """What differs by more than a twentieth, and by more than the kernel's whole nanoseconds do by themselves."""
+    differ = [it for it in figures if abs(it["after"] / it["before"] - 1) >= NOTABLE]
+    notable = [it for it in differ if it["unit"] != "ns" or abs(it["after"] - it["before"]) > BY_CHANCE_NS]
+    rows = []
+    for it in notable:
+        costs = [f"{short(it[when])} {it['unit']}" for when in ("before", "after")]
+        rows.append([it["what"], it["case"], *costs, short(it["after"] / it["before"])])
+    return grid(["of a", "case", "before", "after", "after / before"], rows)
+
+
 def packets(figures: Sequence[Figure]) -> str:
     rows: dict[tuple[str, str, int], dict[tuple[int, str], Figure]] = {}
     for it in figures:

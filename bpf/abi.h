@@ -9,9 +9,10 @@
  * numbers BCC generates code to print it, and starting gale-lb would take seconds.
  *
  * Compile-time settings (-D, from gale/dataplane/program.py): SERVICES, SLOTS: how many there are; FLOW_PLACES,
- * RETURN_PLACES, FRAGMENTS: places in their tables; WITH_L2, WITH_L3, WITH_L4, WITH_IPV6: 1 when some service asks for
- * it; HAS_SOURCE6: 1 when the load balancer has an IPv6 address of its own; JIFFIES_PER_S: the kernel's tick;
- * WITH_EXPLAIN: defined for the programs that explain. What differs from one start to the next is in late.h.
+ * RETURN_PLACES, FRAGMENTS, STRAYS: places in their tables; WITH_L2, WITH_L3, WITH_L4, WITH_IPV6: 1 when some service
+ * asks for it; HAS_SOURCE6: 1 when the load balancer has an IPv6 address of its own; JIFFIES_PER_S: the kernel's tick;
+ * LEARNING: for how many of them a slot that has moved learns (moved.h); WITH_EXPLAIN: defined for the programs that
+ * explain. What differs from one start to the next is in late.h.
  */
 #pragma once
 #include "address.h"
@@ -56,14 +57,32 @@ static __always_inline __u16 first_listener(const struct directory *directory, _
     return ((const __u16 *)directory->first)[port];
 }
 
-/* The owner of every slot of one service: node numbers. */
+#define MOVED 0x8000 /* beside the owner of a slot: its flows may be another node's (moved.h) */
+_Static_assert(NODES <= MOVED, "a node's number leaves room for it");
+
+/* Of a slot that is MOVED, in jiffies: since when it is, and when it last began to learn whose its flows are. */
+struct move {
+    __u32 since;
+    __u32 began;
+    __u16 earlier; /* the owner until then */
+    __u8 zero[2];
+};
+
+/* The owner of every slot of one service: node numbers. And what is noted of those that are MOVED. */
 struct slot_table {
     __u8 owners[2 * SLOTS]; /* read with slot_owner() */
+    __u8 moves[12 * SLOTS]; /* read with slot_move() */
 };
 _Static_assert((SLOTS & (SLOTS - 1)) == 0, "a hash is masked to a slot");
+_Static_assert(sizeof(struct move) == 12, "what a slot table has for each slot");
 
-static __always_inline __u16 slot_owner(const struct slot_table *table, __u32 hash) {
-    return ((const __u16 *)table->owners)[hash & (SLOTS - 1)];
+/* With MOVED beside it, if it is. */
+static __always_inline __u16 slot_owner(const struct slot_table *table, __u32 slot) {
+    return ((const __u16 *)table->owners)[slot & (SLOTS - 1)];
+}
+
+static __always_inline const struct move *slot_move(const struct slot_table *table, __u32 slot) {
+    return &((const struct move *)table->moves)[slot & (SLOTS - 1)];
 }
 
 /* How a frame gets to a node. The link is that of the route the kernel has to it. */

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: (Apache-2.0 OR GPL-2.0-only)
 /*
  * Modes l2 and l3: the packet reaches the node with the service's address, and the node answers its client directly.
- * There is no state: hash -> slot -> node, on every load balancer the same, for every packet anew. So a flow moves only
- * when its slot does, and any load balancer may take any packet of it.
+ * There is no state: hash -> slot -> node, on every load balancer the same, for every packet anew. So any load balancer
+ * may take any packet of a flow. Where a slot has moved lately, connections that are open stay with their node
+ * (moved.h).
  *
  * l2 changes MAC addresses and nothing else, like a bridge; the node must be on the link. l3 puts the packet into a
  * tunnel (encap.h) to a node anywhere, and is one hop of its way.
@@ -69,11 +70,20 @@ static __always_inline enum verdict tunnel(struct xdp_md *ctx, const struct pack
 static __always_inline enum verdict to_node_of(struct xdp_md *ctx, const struct packet *packet,
                                                const union address *client, __be16 client_port,
                                                const struct listener *listener, const int version, const bool dry) {
-    __u32 number = NO_OWNER;
-    struct node *node = choose_node(listener, client, client_port, version, &number, dry);
+    struct slot slot;
+
+    if (!find_slot(listener, client, client_port, version, &slot, dry))
+        return NO_NODE;
+
+    __u32 number = slot.owner;
+    struct node *node = unlikely(number & MOVED)
+                            ? node_of_moved(packet, client, client_port, listener, &slot, &number, dry)
+                            : node_at(number);
 
     if (unlikely(!node))
         return NO_NODE;
+    if (dry)
+        explain_node(number & ~MOVED);
 
     __u32 bytes = packet->length;
     bool opens = packet->protocol == IPPROTO_TCP && (packet->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN;
@@ -81,9 +91,11 @@ static __always_inline enum verdict to_node_of(struct xdp_md *ctx, const struct 
                                ? bridge(ctx, packet, node, version, dry)
                                : tunnel(ctx, packet, listener->tunnel, node, version, dry);
 
-    if (!dry && (verdict == BRIDGED || verdict == TUNNELLED))
-        count_traffic(listener->service, number, IN, bytes, opens);
-    return verdict;
+    if (verdict != BRIDGED && verdict != TUNNELLED)
+        return verdict;
+    if (!dry)
+        count_traffic(listener->service, number & ~MOVED, IN, bytes, opens);
+    return unlikely(number & MOVED) ? STAYED : verdict;
 }
 
 static __always_inline enum verdict dsr_forward(struct xdp_md *ctx, const struct packet *packet,
@@ -100,5 +112,5 @@ static __always_inline enum verdict dsr_error(struct xdp_md *ctx, const struct p
     enum verdict verdict =
         to_node_of(ctx, packet, &quoted->destination, quoted->destination_port, listener, version, dry);
 
-    return verdict == BRIDGED || verdict == TUNNELLED ? ERROR_FORWARDED : verdict;
+    return verdict == BRIDGED || verdict == TUNNELLED || verdict == STAYED ? ERROR_FORWARDED : verdict;
 }

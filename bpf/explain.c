@@ -36,6 +36,16 @@ static __always_inline void explain_slot(__u32 slot, __u32 owner) {
     told->node = owner;
 }
 
+/* The node that gets the packet, whoever owns its slot. */
+static __always_inline void explain_node(__u32 node) {
+    struct explanation *told = explained();
+
+    if (!told)
+        return;
+    told->found |= FOUND_NODE;
+    told->node = node;
+}
+
 /* `word`: of the flow (flow.h), 0 if it is only about to be opened. */
 static __always_inline void explain_flow(__u32 node, __be16 source_port, __u64 word) {
     struct explanation *told = explained();

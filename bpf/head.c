@@ -19,6 +19,7 @@
 #include "hash.h"
 #include "lifetime.h"
 #include "maps.h"
+#include "moved.h"
 #include "packet.h"
 #include "parse.h"
 #include "port.h"

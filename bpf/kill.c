@@ -2,11 +2,9 @@
 /*
  * Flows that an operator ends (gale/dataplane/flows.py), over the live tables: whoever takes a place of `returns` does
  * it by the same rule as the packet path, under the entry's lock, and takes the flow's entry in `flows` away first. The
- * frame has choices in the place of a payload, and comes back with what became of them. A program of its own: it is
- * run on that frame and attached nowhere.
+ * frame has choices in the place of a payload, CHOICES at most (given with -D), and comes back with what became of
+ * them. A program of its own: it is run on that frame and attached nowhere.
  */
-
-#define CHOICES 16 /* in a frame, at most */
 
 /* `word`: as it was when the entry was chosen. A place that has another flow by now is left alone. */
 struct choice {

@@ -4,6 +4,7 @@
 #pragma once
 #include "abi.h"
 #include "explain.h"
+#include "moved.h"
 #include "toobig.h"
 #include "verdict.h"
 
@@ -26,6 +27,7 @@ BPF_DEVMAP(links, LINKS);                                /* place -> interface; 
 BPF_F_TABLE("array", __u32, struct flow, flows, FLOW_PLACES, 1U << 10); /* BPF_F_MMAPABLE: Python reads it, too */
 BPF_F_TABLE("array", __u32, struct return_path, returns, RETURN_PLACES, 1U << 10);
 BPF_TABLE("lru_hash", struct fragment_key, struct fragment, fragments, FRAGMENTS);
+BPF_TABLE("lru_hash", struct stray_key, struct stray, strays, STRAYS);
 
 /* Written here, read by gale-lb. */
 BPF_PERCPU_ARRAY(verdicts, __u64, VERDICT_COUNT); /* packets per verdict */

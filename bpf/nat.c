@@ -7,7 +7,8 @@
  *
  * What is for a client goes by helpers of the kernel, which know what only it can see: whether a checksum is whole, or
  * the pseudo header's sum alone, to be completed by the network card (CHECKSUM_PARTIAL, which is how segments of a
- * local sender and merged segments arrive; ports are not in that sum).
+ * local sender and merged segments arrive; ports are not in that sum). They cost half of what such a packet costs, so
+ * where the card says that it has verified the sum (CHECKSUM_UNNECESSARY), which is then whole, they are not asked.
  */
 
 /* The address nodes see, and answer to. */
@@ -211,6 +212,27 @@ static __always_inline void see_answer(const struct packet *packet, const struct
         change_flow(answer->path, ENDED, 0, false);
 }
 
+/* From the start of the frame. */
+static __always_inline __u32 transport_at(const struct packet *packet) {
+    return sizeof(struct ethhdr) + packet->tags * sizeof(struct vlan_tag) + packet->transport_offset;
+}
+
+/* The transport checksum. The packet's pointers may be stale behind this. */
+static __always_inline void apply_changes_back(struct __sk_buff *skb, const struct packet *packet,
+                                               struct csum_changes changes) {
+    bool udp = packet->protocol == IPPROTO_UDP;
+    __u32 check_at = transport_at(packet) + (udp ? UDP_CHECK : TCP_CHECK);
+    __u64 zero_stays = udp ? BPF_F_MARK_MANGLED_0 : 0;
+
+    if (bpf_csum_level(skb, BPF_CSUM_LEVEL_QUERY) >= 0) {
+        apply_changes(packet, changes);
+        return;
+    }
+    bpf_l4_csum_replace(skb, check_at, 0, csum_fold(changes.addresses), BPF_F_PSEUDO_HDR | zero_stays);
+    if (!csum_unchanged(changes.ports))
+        bpf_l4_csum_replace(skb, check_at, 0, csum_fold(changes.ports), zero_stays);
+}
+
 /* VLAN tags as the client's frames have them, and out. */
 static __always_inline bool send_to_client(struct __sk_buff *skb, const struct packet *packet,
                                            const struct answer *answer) {
@@ -239,11 +261,6 @@ static __always_inline bool is_own(const union address *address, const int versi
     union address own = own_address(version);
 
     return address_equal(address, &own);
-}
-
-/* From the start of the frame. */
-static __always_inline __u32 transport_at(const struct packet *packet) {
-    return sizeof(struct ethhdr) + packet->tags * sizeof(struct vlan_tag) + packet->transport_offset;
 }
 
 /* A packet of a node, to the client of its flow. */
@@ -286,15 +303,9 @@ static __always_inline enum verdict nat_return(struct __sk_buff *skb, struct pac
         .destination_port = answer.client_port,
     };
     struct csum_changes changes = rewrite(packet, &ends, version);
-    bool udp = packet->protocol == IPPROTO_UDP;
-    __u32 check_at = transport_at(packet) + (udp ? UDP_CHECK : TCP_CHECK);
-    __u64 zero_stays = udp ? BPF_F_MARK_MANGLED_0 : 0;
 
     set_way(packet, &answer);
-    if (likely(packet->fragment != LATER)) { /* the packet's pointers are stale behind this */
-        bpf_l4_csum_replace(skb, check_at, 0, csum_fold(changes.addresses), BPF_F_PSEUDO_HDR | zero_stays);
-        if (!csum_unchanged(changes.ports))
-            bpf_l4_csum_replace(skb, check_at, 0, csum_fold(changes.ports), zero_stays);
-    }
+    if (likely(packet->fragment != LATER))
+        apply_changes_back(skb, packet, changes);
     return send_to_client(skb, packet, &answer) ? RETURNED : NO_ROOM;
 }

@@ -1,16 +1,14 @@
 // SPDX-License-Identifier: (Apache-2.0 OR GPL-2.0-only)
 /*
  * Where entries of `flows` and `returns` belong, asked by a start of gale-lb that finds tables of another size
- * (gale/dataplane/convert.py). The frame has entries in the place of a payload; the word of each becomes its place.
- * A program of its own: it is run on that frame and attached nowhere.
+ * (gale/dataplane/convert.py). The frame has entries in the place of a payload, ENTRIES at most (given with -D); the
+ * word of each becomes its place. A program of its own: it is run on that frame and attached nowhere.
  */
 #define BPF_LICENSE GPL
 
 #include <uapi/linux/bpf.h>
 #include <linux/if_ether.h>
 #include "flow.h"
-
-#define ENTRIES 32 /* in a frame, at most */
 
 int gale_flow_places(struct xdp_md *ctx) {
     struct flow *flow = (void *)(long)ctx->data + ETH_HLEN;

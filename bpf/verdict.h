@@ -15,6 +15,7 @@
     VERDICT(OPENED, REDIRECT, "l4, client to node: first packet of a new flow")                                        \
     VERDICT(BRIDGED, REDIRECT, "l2, client to node")                                                                   \
     VERDICT(TUNNELLED, REDIRECT, "l3, client to node")                                                                 \
+    VERDICT(STAYED, REDIRECT, "l2, l3, client to node: of a connection whose slot has moved, to the node that has it") \
     VERDICT(ERROR_FORWARDED, REDIRECT, "ICMP error about what a node sent, to that node")                              \
     VERDICT(ERROR_RETURNED, REDIRECT, "l4: ICMP error about what a client sent, to that client")                       \
     VERDICT(NOT_IP, PASS, "public side: neither IPv4 nor IPv6, or more than two VLAN tags")                            \

@@ -1,7 +1,7 @@
-"""Real gale programs in network namespaces. Labs here have prefixes of their own and do not meet a lab that is up.
+"""Real gale programs in network namespaces. Labs here have a prefix of their own and do not meet a lab that is up.
 
-Tests in this folder have one lab per file. Those in `plane` and `faults` share: one lab serves every test that asks for
-the same options, one after the other, and a test that changes what a restart does not undo discards it.
+Tests share: one lab serves every test that asks for the same options, one after the other, and a test that changes what
+a restart does not undo discards it.
 
 The short form of e2e/faults is part of every run: few repetitions, short durations. The long form, `--faults long`,
 has the repetitions and durations of the list of faults. Figures are written with `--faults-results DIR`.
@@ -9,18 +9,16 @@ has the repetitions and durations of the list of faults. Figures are written wit
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from e2e.faults.results import Results
-from e2e.labs import UP_WITHIN_S, Labs
+from e2e.faults.results import SHORT_SLACK, Results
+from e2e.labs import Labs
 from gale.lab.cluster import Lab
 from gale.lab.faults import Faults
 from gale.lab.options import LabOptions
 
-SHARING = tuple(Path(__file__).parent / name for name in ("plane", "faults"))
 RESULTS = pytest.StashKey[Results]()
 LONG_TIMEOUT_S = 1_800
 
@@ -29,6 +27,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("gale")
     group.addoption("--faults", choices=["short", "long"], default="short", help="how long e2e/faults troubles gale")
     group.addoption("--containers", action="store_true", help="also e2e/containers, on machines that boot for it")
+    group.addoption("--monitoring", action="store_true", help="also e2e/test_monitoring.py: Prometheus scrapes a lab")
     group.addoption("--inventory", metavar="FILE", help="of ansible: also e2e/hosts, on the machines that it names")
     group.addoption("--faults-results", metavar="DIR", help="write the faults' figures there, as JSON and Markdown")
 
@@ -48,42 +47,9 @@ def _root() -> None:
         pytest.exit("e2e tests build network namespaces and load BPF programs: run them as root", returncode=1)
 
 
-@contextmanager
-def running_lab(options: LabOptions) -> Iterator[Lab]:
-    """A lab in which every node routes; an earlier one that was left behind is removed first."""
-    lab = Lab("gale-e2e")
-    lab.down()
-    try:
-        lab.up(options)
-        lab.wait_routing(UP_WITHIN_S)
-        yield lab
-    finally:
-        lab.down()
-
-
-@pytest.fixture(scope="module")
-def own_lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
-    """One lab per file, built for the file's OPTIONS."""
-    with running_lab(getattr(request.module, "OPTIONS", LabOptions())) as lab:
-        yield lab
-
-
-@pytest.fixture
-def whole(own_lab: Lab) -> Lab:
-    """The file's lab with everything running and routing, however the test before left it."""
-    for instance in own_lab.status():
-        if not instance.running:
-            own_lab.start(instance.name)
-    own_lab.wait_routing(UP_WITHIN_S)
-    return own_lab
-
-
-# Labs that are shared
-
-
 @pytest.fixture(scope="session")
 def labs() -> Iterator[Labs]:
-    labs = Labs("gale-shared")
+    labs = Labs("gale-e2e")
     yield labs
     labs.discard()
 
@@ -109,7 +75,8 @@ def faults(lab: Lab) -> Iterator[Faults]:
 @pytest.fixture(scope="session")
 def results(pytestconfig: pytest.Config) -> Results:
     directory = pytestconfig.getoption("--faults-results")
-    return pytestconfig.stash.setdefault(RESULTS, Results(Path(directory) if directory else None))
+    slack = SHORT_SLACK if pytestconfig.getoption("--faults") == "short" else 1.0
+    return pytestconfig.stash.setdefault(RESULTS, Results(Path(directory) if directory else None, slack))
 
 
 @pytest.fixture(scope="session")
@@ -132,7 +99,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def shares(item: pytest.Item) -> bool:
-    return any(folder in item.path.parents for folder in SHARING)
+    return "lab" in getattr(item, "fixturenames", ())
 
 
 def options_of(item: pytest.Item) -> LabOptions:

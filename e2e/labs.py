@@ -3,8 +3,10 @@
 import logging
 
 from e2e.faults import scenes
+from e2e.waiting import until
 from gale.errors import LabError
 from gale.lab.cluster import Lab
+from gale.lab.feed import Watch
 from gale.lab.options import LabOptions
 
 log = logging.getLogger(__name__)
@@ -51,8 +53,13 @@ class Labs:
         for instance in self._lab.status():
             if not instance.running and self._lab.started(instance.name):
                 self._lab.start(instance.name)
-        scenes.undrain(self._lab)
-        self._lab.wait_routing(MENDED_WITHIN_S)
+        with self._lab.watch() as watch:
+            scenes.undrain(self._lab, watch)
+            until(lambda: self._missing(watch), MENDED_WITHIN_S)
+
+    def _missing(self, watch: Watch) -> str | None:
+        self._lab.check_running()
+        return scenes.routing(self._lab, watch)
 
     def discard(self) -> None:
         self._options = None

@@ -13,7 +13,7 @@ DEMO = [sys.executable, "-m", "gale.cli.lab", "--prefix", "gale-demo", "demo", "
 
 
 def test_one_round_ends_well_and_leaves_nothing() -> None:
-    demo = subprocess.run(DEMO, capture_output=True, text=True, timeout=100, check=False)
+    demo = subprocess.run([*DEMO, "--watched", "0.6"], capture_output=True, text=True, timeout=100, check=False)
     assert demo.returncode == 0, demo.stdout + demo.stderr
     assert "Everything that was promised happened" in demo.stdout
     assert not Lab("gale-demo").leftovers()

@@ -16,17 +16,19 @@ from itertools import islice
 
 import structlog
 
+from gale.changes import Changes
 from gale.core.agenda import next_duty
 from gale.core.apply import impostor, screen
-from gale.core.commands import Announce, Barrier, Command, HandOver, Order, Passed, Report
+from gale.core.commands import Announce, Barrier, Command, NodeOrder, Order, Passed, Report
 from gale.core.degraded import Degraded
-from gale.core.orders import too_new
+from gale.core.orders import may_leave, too_new
 from gale.core.outcome import Applied, Outcome, Refusal, Rejected
 from gale.core.plan import Write, after, parted, plan
 from gale.core.shared import HealthPolicy
 from gale.core.state import ClusterState, NodeInfo, Phase
 from gale.core.view import View
 from gale.core.watch import Watch
+from gale.draining import Draining
 from gale.errors import ConsensusError, DataplaneError
 from gale.log import Sparing
 from gale.ports import (
@@ -53,7 +55,6 @@ REFUSED_MAX = 1_000
 ATTACH_MS = 2_000
 WRITES_MAX = 250  # map writes in one step
 FLOWLESS = ("no_flow", "taking_over")  # verdicts: such a packet, but no flow of it, is known
-CHANGES_MAX = 100  # of the state, told in a second: as many lines as that are read by nobody
 ELECTION_MS = 1_000  # so long there may be no leader without that anything is wrong
 
 
@@ -66,6 +67,7 @@ class Controller:
         self._dataplane = dataplane
         self._clock = clock
         self._watch = Watch(me.load_balancer)
+        self._draining = Draining(lambda: dataplane.flows, clock)
         self._wake = asyncio.Event()
         self._stepped = asyncio.Event()
         self._proposing: asyncio.Task[None] | None = None
@@ -78,12 +80,11 @@ class Controller:
         self._neighbours_ms = 0
         self._verified_ms: int | None = None
         self._parted: dict[int, None] = {}
-        self._logged = 0
         self._refused: dict[tuple[str, str], str] = {}
         self._troubles: dict[str, str] = {}
         self._refusals = Sparing("more checks are refused than this")
         self._ways = Sparing("more nodes are reached another way than this")
-        self._changes = Sparing("more has changed than this: gale-ctl events", CHANGES_MAX)
+        self._changes = Changes()
         self._mended = 0
 
     def announce(self, me: Announce) -> None:
@@ -106,11 +107,18 @@ class Controller:
         return self._consensus.state.shared.health if self._consensus.state.reference else self._me.shared.health
 
     def check(self, info: NodeInfo, serving: bool, reason: str = "") -> Standing:
+        if info.leaving and not may_leave(self.state):
+            info = replace(info, leaving=False)
         if refusal := impostor(self.state, info):
             self._refuse(info, refusal)
         else:
             self._watch.check(info, serving, self._clock.monotonic_ms(), reason)
-        return self._standing(info)
+        standing = self._standing(info)
+        if info.leaving:
+            with suppress(DataplaneError):  # it is in the log, and the node asks again
+                unknown = standing.phase == "unknown" and self._attached
+                return replace(standing, flows=0 if unknown else self.flows_left(info.id))
+        return standing
 
     async def goodbye(self, info: NodeInfo) -> Standing:
         node = self.state.nodes.get(info.id)
@@ -161,6 +169,11 @@ class Controller:
     def flows(self) -> FlowTable:
         return self._dataplane.flows
 
+    def flows_left(self, node: str) -> int | None:
+        if not self._attached:
+            return None  # an earlier start's programs may forward, by what that one knew
+        return self._draining.left(self.state, node, self._held.generation)
+
     async def counters(self) -> Counters:
         return await self._dataplane.counters()
 
@@ -187,7 +200,7 @@ class Controller:
             return Rejected(reason)
         outcome = await self._consensus.propose(replace(order, time_ms=self._clock.wall_ms()))
         # said again here: of several attempts the first one's outcome may be lost
-        if not isinstance(order, HandOver) and order.node not in self.state.nodes:
+        if isinstance(order, NodeOrder) and order.node not in self.state.nodes:
             return Rejected(f"no node is called {order.node}")
         return outcome
 
@@ -222,11 +235,12 @@ class Controller:
     def step(self) -> None:
         now_ms, state = self._clock.monotonic_ms(), self.state
         self._watch.tick(state, now_ms)
-        for lines in (self._refusals, self._ways, self._changes):
+        for lines in (self._refusals, self._ways):
             lines.settle(now_ms)
-        self._log_transitions(state, replayed=not self._consensus.ready)
+        self._changes.tell(state.transitions, now_ms, replayed=not self._consensus.ready)
         if not self._consensus.ready:
             return
+        self._draining.heed(state)
         status = self._consensus.status()
         self._degrade(state, status.quorum, now_ms)
         self._reconcile(state, now_ms)
@@ -370,21 +384,6 @@ class Controller:
             self._refused[who] = reason
             if self._refusals.may(self._clock.monotonic_ms()):
                 log.warning("a node's check is refused", node=info.id, address=info.address, reason=reason)
-
-    def _log_transitions(self, state: ClusterState, replayed: bool) -> None:
-        """One line each, but not again for those that a restart replays from the log."""
-        if not state.transitions or state.transitions[-1].sequence == self._logged:
-            return
-        for transition in state.transitions:
-            if transition.sequence > self._logged and not replayed and self._changes.may(self._clock.monotonic_ms()):
-                log.info(
-                    f"{transition.subject}: {transition.before} -> {transition.after}",
-                    cause=transition.cause,
-                    who=transition.who,
-                    index=transition.index,
-                    sequence=transition.sequence,
-                )
-        self._logged = state.transitions[-1].sequence
 
     def _troubled(self, part: str, reason: str) -> None:
         if self._troubles.get(part) != reason:

@@ -97,7 +97,8 @@ class Door:
         except ValueError as violation:
             self._refusals.note(source=source, reason=str(violation))
         except (OSError, ssl.SSLError, TimeoutError) as error:
-            self._refusals.note(source=source, reason=f"no TLS: {error}" if secure else str(error))
+            what = str(error) or "it left in the middle"
+            self._refusals.note(source=source, reason=f"no TLS: {what}" if secure else what)
         finally:
             if transport:
                 transport.abort()

@@ -47,7 +47,8 @@ from gale.rpc.v1.api_pb2_grpc import add_ManagementServiceServicer_to_server
 from gale.rpc.v1.node_pb2_grpc import add_NodeServiceServicer_to_server
 from gale.supervisor import Standing, Supervisor
 from gale.tls import Role, credentials
-from gale.web.site import Site, doors, open_doors, places
+from gale.web.serving import doors, open_doors, places
+from gale.web.site import Site
 
 log = structlog.get_logger()
 
@@ -89,6 +90,7 @@ async def run(config: LbConfig, read: Callable[[], LbConfig], supervisor: Superv
                 listeners=listeners(config.shared.services, public, config.public_interface),
                 slots=SLOTS,
                 flows=config.flows,
+                learning_s=config.learning_s,
             )
             dataplane = BpfDataplane(settings)
             stack.callback(dataplane.close)

@@ -1,4 +1,5 @@
-"""Logging: structlog on standard error, one line an event: key=value, coloured on a terminal only, or JSON.
+"""Logging: structlog on standard error, one line an event: key=value, coloured on a terminal only, but not with
+NO_COLOR; or JSON.
 
     error    gale cannot do its work until somebody acts, or until what is named is well again
     warning  something is not as it should be, and gale goes on; or somebody was turned away
@@ -9,6 +10,7 @@ can cause has a bound: of what is beyond it, only how much there was is told.
 """
 
 import logging
+import os
 import sys
 import time
 
@@ -24,12 +26,7 @@ def configure(level: str = "info", form: str = FORMS[0]) -> None:
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
-    if form == "json":
-        last: structlog.typing.Processor = structlog.processors.JSONRenderer()
-    elif sys.stderr.isatty():
-        last = structlog.dev.ConsoleRenderer()
-    else:
-        last = structlog.processors.LogfmtRenderer(key_order=["timestamp", "level", "event"], bool_as_flag=False)
+    last = _last(form)
     structlog.configure(
         processors=[*shared, structlog.processors.format_exc_info, last],
         wrapper_class=structlog.make_filtering_bound_logger(level),
@@ -41,6 +38,23 @@ def configure(level: str = "info", form: str = FORMS[0]) -> None:
     foreign: list[structlog.typing.Processor] = [*shared, structlog.processors.format_exc_info]
     handler.setFormatter(structlog.stdlib.ProcessorFormatter(processor=last, foreign_pre_chain=foreign))
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+
+
+def beside_answers() -> None:
+    """For a program whose standard output is its answer, and which keeps no log."""
+    structlog.configure(
+        processors=[structlog.processors.add_log_level, _last(FORMS[0])],
+        logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),
+    )
+
+
+def _last(form: str) -> structlog.typing.Processor:
+    if form == "json":
+        return structlog.processors.JSONRenderer()
+    if sys.stderr.isatty():
+        return structlog.dev.ConsoleRenderer(colors=not os.environ.get("NO_COLOR"))
+    first = ["timestamp", "level", "event"]
+    return structlog.processors.LogfmtRenderer(key_order=first, drop_missing=True, bool_as_flag=False)
 
 
 class Refusals:

@@ -19,10 +19,12 @@ from gale.ports import ConsensusStatus, Counters, Explanation, Flow, FlowChoice,
 
 
 class MemoryFlows:
-    """A list of flows."""
+    """A list of flows; `unsettled`: nodes whose connections are becoming known."""
 
     def __init__(self) -> None:
         self.all: list[Flow] = []
+        self.unsettled: set[int] = set()
+        self.killed = 0
 
     async def some(self, choice: FlowChoice, most: int) -> tuple[list[Flow], bool]:
         found = [flow for flow in self.all if _is_meant(flow, choice)]
@@ -32,9 +34,13 @@ class MemoryFlows:
         found = [flow for flow in self.all if _is_meant(flow, choice)]
         return Counter((flow.service, flow.protocol, flow.node, flow.state) for flow in found)
 
+    def settled(self, node: int) -> bool:
+        return node not in self.unsettled
+
     async def kill(self, choice: FlowChoice) -> int:
         before = len(self.all)
         self.all = [flow for flow in self.all if not _is_meant(flow, choice)]
+        self.killed += before - len(self.all)
         return before - len(self.all)
 
 

@@ -72,11 +72,13 @@ class Consensus(Protocol):
 @dataclass(frozen=True, slots=True)
 class Standing:
     """What the cluster makes of a node: its phase ("unknown" before it is in the log), why its last report was not
-    taken, empty when it was, and what it lacks for a service that it takes part in, empty when nothing."""
+    taken, empty when it was, and what it lacks for a service that it takes part in, empty when nothing. `flows`: of a
+    node that is about to stop, as Operator's `flows_left`."""
 
     phase: str
     refusal: str = ""
     lacks: str = ""
+    flows: int | None = None
 
 
 class NodeGate(Protocol):
@@ -130,11 +132,15 @@ class Traffic:
 
 @dataclass(frozen=True, slots=True)
 class Counters:
-    """Packets per verdict name, and traffic per service name and per node number; without those that had none."""
+    """Packets per verdict name, and traffic per service name and per node number; without those that had none.
+
+    moved  service of l2 or l3 -> slots that have moved lately, in which connections are looked for
+    """
 
     verdicts: Mapping[str, int] = field(default_factory=dict)
     services: Mapping[str, Traffic] = field(default_factory=dict)
     nodes: Mapping[int, Traffic] = field(default_factory=dict)
+    moved: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,14 +253,25 @@ FlowCounts = Mapping[tuple[str, str, int | None, str], int]
 
 
 class FlowTable(Protocol):
-    """The flows that a load balancer knows: those of l4. All of it raises DataplaneError, takes as long as the table is
-    large, and leaves the loop its turns."""
+    """The flows that a load balancer knows: those of l4; and as far as they are counted, connections of l2 and l3 whose
+    slot has moved. All of it raises DataplaneError, takes as long as the table is large, and leaves the loop its turns.
+    """
+
+    @property
+    def killed(self) -> int:
+        """How many were ended here by orders."""
+        ...
 
     async def some(self, choice: FlowChoice, most: int) -> tuple[list[Flow], bool]:
         """So many of the flows that are meant, in no order, and whether there are more."""
         ...
 
     async def count(self, choice: FlowChoice) -> FlowCounts: ...
+
+    def settled(self, node: int) -> bool:
+        """Whether the connections of l2 and l3 that are at work, in slots that the node has lost, have had time to
+        become known."""
+        ...
 
     async def kill(self, choice: FlowChoice) -> int:
         """End them: the table forgets them, and both ends of established connections are made to notice. Gives how many
@@ -275,6 +292,11 @@ class Operator(Protocol):
 
     async def order(self, order: Order) -> Outcome:
         """Have an order committed; its time is filled in. Raises ConsensusError when it ends without an outcome."""
+        ...
+
+    def flows_left(self, node: str) -> int | None:
+        """Of a node that is to get no new flows: how many it still has here. None while the kernel here may give it
+        new ones, or they are not known or not counted yet. Raises DataplaneError."""
         ...
 
     async def hand_over(self, to: str) -> None:

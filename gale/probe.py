@@ -5,6 +5,7 @@ balancers then count `checks_before_routing` checks of their own before they sen
 """
 
 import asyncio
+import time
 import urllib.error
 import urllib.request
 from contextlib import suppress
@@ -13,6 +14,7 @@ from http.client import HTTPException
 import structlog
 
 from gale.core.probes import CommandProbe, HttpProbe, Probe, TcpProbe
+from gale.core.tally import Spent
 
 log = structlog.get_logger()
 
@@ -52,6 +54,7 @@ class Prober:
         self.serving = probe is None
         self.reason = "" if self.serving else "the service has not been seen well yet"
         self.changed = asyncio.Event()
+        self.counted = {"passed": Spent(), "failed": Spent()}
 
     def ask(self, probe: Probe | None, interval_s: float, timeout_s: float) -> None:
         """From now on this. What was found before counts until there is an answer."""
@@ -62,9 +65,15 @@ class Prober:
         """Until cancelled; `changed` is replaced by a new event each time it is set."""
         while True:
             self._asking.clear()
-            self.weigh(await problem(self._probe, self._timeout_s) if self._probe else None)
+            self.weigh(await self._result(self._probe) if self._probe else None)
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._asking.wait(), self._interval_s if self._probe else None)
+
+    async def _result(self, probe: Probe) -> str | None:
+        begun_s = time.monotonic()
+        what = await problem(probe, self._timeout_s)
+        self.counted["failed" if what else "passed"].add(time.monotonic() - begun_s)
+        return what
 
     def weigh(self, what: str | None) -> None:
         """Take one probe's result."""

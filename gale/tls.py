@@ -195,6 +195,12 @@ def credentials(files: TlsFiles | None, role: Role, names: Collection[str]) -> C
     return own
 
 
+def pair(ca: Path, cert: Path, key: Path) -> tuple[Identity, x509.Certificate]:
+    """Whom a certificate that may be used with its key names. Raises HostError when it may not."""
+    loaded = _load((ca, cert, key))
+    return loaded.who, x509.load_pem_x509_certificate(loaded.pem[1])
+
+
 def _marks(paths: Sequence[Path]) -> tuple[tuple[int, int, int] | None, ...]:
     """What changes when a file is replaced or written; None for one that cannot be looked at."""
     marks: list[tuple[int, int, int] | None] = []

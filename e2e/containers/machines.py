@@ -12,7 +12,8 @@ import shutil
 import signal
 import subprocess
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from e2e.containers.base import WHERE
@@ -26,6 +27,12 @@ STOPS_WITHIN_S = 30.0
 COMMAND_WITHIN_S = 300.0
 REBOOTED = 133
 """What nspawn ends with then, when it keeps the unit that it is in."""
+ENVIRONMENT = {
+    "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
+    "HOME": "/root",
+    "LC_ALL": "C.UTF-8",
+    "DEBIAN_FRONTEND": "noninteractive",
+}
 # In a container the kernel's settings are writable and bpf(2) is allowed only where that is asked for.
 NSPAWN = [
     "systemd-nspawn",
@@ -55,10 +62,19 @@ def in_network(*command: str | Path) -> list[str]:
     return ["nsenter", f"--net={netns.path(NAMESPACE)}", *map(str, command)]
 
 
-def make_network() -> None:
+@contextmanager
+def network() -> Iterator[None]:
     """What an earlier run left is removed first."""
     netns.remove(NAMESPACE)
     netns.create(NAMESPACE)
+    try:
+        _wire()
+        yield
+    finally:
+        netns.remove(NAMESPACE)
+
+
+def _wire() -> None:
     for bridge, prefix in NETWORKS.values():
         shell = (
             f"ip link add {bridge} type bridge mcast_snooping 0 && ip address add {prefix}.1/24 dev {bridge} &&"
@@ -103,13 +119,13 @@ class Machine:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text)
 
-    def boot(self, binds: Iterable[str] = ()) -> None:
+    def boot(self) -> None:
         """Returns when systemd is up and the interfaces are plugged in. Raises AssertionError."""
         wires = [f"--network-veth-extra={self._port(interface)}:{interface}" for interface in NETWORKS]
         names = [f"--machine={self.name}", f"--directory={self.root}"]
         with (self._folder / "console.log").open("ab") as console:
             self._nspawn = subprocess.Popen(
-                in_network(*NSPAWN, *ALLOWED, *names, *wires, *(f"--bind-ro={bind}" for bind in binds)),
+                in_network(*NSPAWN, *ALLOWED, *names, *wires),
                 stdin=subprocess.DEVNULL,
                 stdout=console,
                 stderr=console,
@@ -139,7 +155,7 @@ class Machine:
             stderr=subprocess.STDOUT,
             text=True,
             timeout=within_s,
-            env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root", "LC_ALL": "C.UTF-8"},
+            env=ENVIRONMENT,
         )
         if check and done.returncode:
             raise RuntimeError(f"{self.name}: {script}: ended with {done.returncode}: {done.stdout[-4000:]}")

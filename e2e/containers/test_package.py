@@ -5,6 +5,7 @@ One load balancer and one node, which are all the cluster there is. The node's s
 
 import json
 import re
+import shutil
 import subprocess
 import time
 from collections.abc import Iterator
@@ -12,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from e2e.containers.base import ROOT, inside, make_base
-from e2e.containers.machines import Machine, in_network, make_network
+from e2e.containers.base import make_base
+from e2e.containers.machines import Machine, in_network, network
 from e2e.waiting import until
 
 pytestmark = pytest.mark.timeout(900)
@@ -41,37 +42,40 @@ mode = "l4"
 target_port = 80
 """
 NODE_TOML = 'load_balancer = { addresses = [{ ip = "192.168.56.10" }] }\n'
-SERVICE = "systemd-run --quiet --unit=service /usr/lib/gale/bin/python3 -P -m gale.lab.server --name node-0 --port 80"
-
-
-@pytest.fixture(scope="module")
-def package() -> Path:
-    built = sorted((ROOT / "build/deb").glob("gale_*.deb"))
-    assert built, "build/deb holds no package: make deb"
-    return built[-1]
+SERVICE = (
+    "systemctl stop service 2>/dev/null; systemctl reset-failed service 2>/dev/null;"
+    " systemd-run --quiet --unit=service /usr/lib/gale/bin/python3 -P -m gale.lab.server --name node-0 --port 80"
+)
 
 
 @pytest.fixture(scope="module")
 def machines(package: Path) -> Iterator[dict[str, Machine]]:
-    """Both with the package installed, configured and booted."""
+    """Both with the package installed, configured and at work."""
     base = make_base()
-    make_network()
     made = {name: Machine(name, number, base) for name, number in (("lb-0", 10), ("node-0", 20))}
-    try:
-        for machine in made.values():
-            machine.make()
-            inside(machine.root, f"apt-get install -y -q --no-install-recommends {package}", str(package))
-            machine.boot()
-        made["lb-0"].write("/etc/gale/lb.toml", LB_TOML)
-        made["node-0"].write("/etc/gale/node.toml", NODE_TOML)
-        made["node-0"].run(SERVICE)
-        made["lb-0"].run("systemctl start gale-lb")
-        made["node-0"].run("systemctl start gale-node")
-        until(unanswered, SERVES_WITHIN_S)
-        yield made
-    finally:
-        for machine in made.values():
-            machine.destroy()
+    with network():
+        try:
+            for machine in made.values():
+                machine.make()
+                machine.boot()
+            install(made, package)
+            yield made
+        finally:
+            for machine in made.values():
+                machine.destroy()
+
+
+def install(machines: dict[str, Machine], package: Path) -> None:
+    for machine in machines.values():
+        shutil.copy(package, machine.root / "root")
+        machine.run(f"apt-get install -y -q --no-install-recommends /root/{package.name}")
+    lb, node = machines.values()
+    lb.write("/etc/gale/lb.toml", LB_TOML)
+    node.write("/etc/gale/node.toml", NODE_TOML)
+    node.run(SERVICE)
+    lb.run("systemctl start gale-lb")
+    node.run("systemctl start gale-node")
+    until(unanswered, SERVES_WITHIN_S)
 
 
 @pytest.fixture
@@ -160,17 +164,23 @@ def test_what_an_operator_expects_is_installed(lb: Machine) -> None:
     assert "gale-ctl" in lb.run("cat /usr/share/bash-completion/completions/gale-ctl")
     for page in ("man1/gale-ctl.1", "man8/gale-lb.8", "man8/gale-node.8"):
         lb.run(f"test -s /usr/share/man/{page}.gz")
+    dashboard = json.loads(lb.run("cat /usr/share/gale/monitoring/gale-dashboard.json"))
+    assert dashboard["panels"]
+    assert "alert: " in lb.run("cat /usr/share/gale/monitoring/gale-alerts.yml")
     status = json.loads(lb.run("gale-ctl cluster status -o json"))
     assert status["quorum"]
     lb.run("gale-lb --config /etc/gale/lb.toml.sample --check")
 
 
-def test_removed_it_leaves_the_machine_as_it_was(lb: Machine, node: Machine) -> None:
-    for machine in (node, lb):
-        machine.run("DEBIAN_FRONTEND=noninteractive apt-get remove -y -q gale")
-        assert "prog/xdp" not in machine.run("ip link")
-        assert machine.run("test -e /etc/gale/*.toml && echo kept").strip() == "kept"
-        machine.run("DEBIAN_FRONTEND=noninteractive apt-get purge -y -q gale")
-        places = "/etc/gale /var/lib/gale /var/cache/gale /usr/lib/gale /run/gale* /sys/fs/bpf/gale"
-        assert machine.run(f"ls -d {places} 2>/dev/null; getent passwd gale", check=False) == ""
-        assert "gale" not in machine.run("systemctl list-units --all --no-legend 'gale*'")
+def test_removed_it_leaves_the_machine_as_it_was_and_comes_back(machines: dict[str, Machine], package: Path) -> None:
+    try:
+        for machine in reversed(machines.values()):
+            machine.run("apt-get remove -y -q gale")
+            assert "prog/xdp" not in machine.run("ip link")
+            assert machine.run("test -e /etc/gale/*.toml && echo kept").strip() == "kept"
+            machine.run("apt-get purge -y -q gale")
+            places = "/etc/gale /var/lib/gale /var/cache/gale /usr/lib/gale /run/gale* /sys/fs/bpf/gale"
+            assert machine.run(f"ls -d {places} 2>/dev/null; getent passwd gale", check=False) == ""
+            assert "gale" not in machine.run("systemctl list-units --all --no-legend 'gale*'")
+    finally:
+        install(machines, package)

@@ -20,6 +20,7 @@ from gale.rpc import raft_codec
 
 RAFT_PORT = 9090
 ATTACKS = Path(__file__).with_name("attacks.py")
+PACED = Path(__file__).with_name("paced.lua")
 RATE_LEAST = 1_000  # requests per second before the fault: a run with fewer says nothing
 TRAFFIC_RATE = 100  # requests per second and load balancer, each on a connection of its own
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
@@ -43,35 +44,31 @@ class UnderLoad:
 
 
 @contextmanager
-def under_load(lab: Lab, *names: str) -> Iterator[UnderLoad]:
-    """Requests through every load balancer on new connections, and as many as go on kept ones through `names`."""
+def under_load(lab: Lab, name: str, long: bool) -> Iterator[UnderLoad]:
+    """Requests through every load balancer on new connections, and on kept ones through `name`: in the long form as
+    many as go, in the short one some thousands a second, for other tests need the processors too."""
     endpoints = dict(zip((lb.name for lb in lab.topology.lbs), lab.topology.endpoints, strict=True))
-    heavy = [endpoints[name] for name in names or ("lb-0",)]
-    connections = 32 // len(heavy)
+    script = None if long else PACED
     with lab.traffic(rate=TRAFFIC_RATE) as traffic:
         for _ in range(3):  # neighbours are found, caches are warm; a busy machine gets another chance
-            rate = rates(lab, heavy, connections)
+            with lab.load(endpoints[name], script=script) as load:
+                time.sleep(0.5)
+            rate = load.end().rate
             if rate >= RATE_LEAST:
                 break
         assert rate >= RATE_LEAST, f"{rate:.0f} requests/s before the fault"
         begin_s = time.monotonic()
-        loads = [lab.load(endpoint, connections) for endpoint in heavy]
+        load = lab.load(endpoints[name], script=script)
         scene = UnderLoad(traffic, rate)
         try:
             yield scene
         finally:
-            ended = [load.end() for load in loads]
+            ended = load.end()
     assert traffic.final is not None
     total = traffic.between(begin_s)
-    scene.failed = total.failed + sum(result.errors for result in ended)
-    scene.answered = total.ok + sum(result.requests for result in ended)
+    scene.failed = total.failed + ended.errors
+    scene.answered = total.ok + ended.requests
     scene.failures = dict(total.failures)
-
-
-def rates(lab: Lab, endpoints: Sequence[str], connections: int) -> float:
-    loads = [lab.load(endpoint, connections) for endpoint in endpoints]
-    time.sleep(0.5)
-    return sum(load.end().rate for load in loads)
 
 
 def leader(lab: Lab, watch: Watch, among: Sequence[str] = (), within_s: float = 10) -> str:
@@ -142,12 +139,11 @@ def fallen(watch: Watch, since_s: float, nodes: set[str]) -> set[str]:
     }
 
 
-def undrain(lab: Lab) -> None:
+def undrain(lab: Lab, watch: Watch) -> None:
     """Every node that is drained gets new flows again."""
-    with lab.watch(0.1) as watch:
-        until(lambda: None if len(watch.latest) == len(lab.servers) else "every view", within_s=10)
-        statuses = [report.status for report in watch.latest.values() if report.status]
-        drained = {node["id"] for status in statuses for node in status["nodes"] if node["drained"]}
+    until(lambda: None if len(watch.latest) == len(lab.servers) else "every view", within_s=10)
+    statuses = [report.status for report in watch.latest.values() if report.status]
+    drained = {node["id"] for status in statuses for node in status["nodes"] if node["drained"]}
     with ExitStack() as stack:
         for orders in [stack.enter_context(lab.orders([node], kinds=["undrain"], interval_s=0.1)) for node in drained]:
             until(partial(missing_order, orders), within_s=10)

@@ -82,12 +82,14 @@ def test_what_was_acknowledged_survives_that_all_lose_power(
 
 
 @pytest.mark.usefixtures("can_mount")
-def test_a_full_disk_stops_acknowledgements_and_nothing_else(lab: Lab, faults: Faults, results: Results) -> None:
+def test_a_full_disk_stops_acknowledgements_and_nothing_else(
+    lab: Lab, faults: Faults, results: Results, long: bool
+) -> None:
     restart_on(lab, lambda name: faults.give_small_disk(name, kilobytes=8_192))
     with lab.watch(0.05, local=True) as watch:
         first = scenes.leader(lab, watch)
         with (
-            scenes.under_load(lab, first) as load,
+            scenes.under_load(lab, first, long) as load,
             lab.orders(["node-1"], names=scenes.others(lab, first), clients=2, interval_s=0.05) as orders,
         ):
             until(lambda: None if orders.done() else "an order", within_s=10)

@@ -103,16 +103,18 @@ def judge(lab: Lab, results: Results, what: str, attacker: Attacker, watched: Wa
     percent, slow_s = scenes.slow_s(took)
     executed = attacker.canary.exists() or bool(scenes.children(lab, target))
     lab.check_running(target)
+    write_s = results.allowed_s(WRITE_P99_S)
     results.judge(
         "3, 17 hostile bytes",
         f"{what}: {connected} connections",
-        f"0 executed, +≤ 64 MiB, write p{percent} ≤ 20 ms meanwhile, 0 failed, no term change, well again ≤ 3 s",
+        f"0 executed, +≤ 64 MiB, write p{percent} ≤ {1000 * write_s:.0f} ms meanwhile, 0 failed, no term change,"
+        " well again ≤ 3 s",
         f"{int(executed)} executed, {growth / (1 << 20):+.0f} MiB,"
         f" p{percent} {1000 * slow_s:.1f} ms of {len(took)}, {failed} failed,"
         f" term {watched.term} -> {term}, well after {again_s:.1f} s",
         not executed
         and growth <= GROWTH_MOST
-        and slow_s <= WRITE_P99_S
+        and slow_s <= write_s
         and not failed
         and term == watched.term
         and again_s <= AGAIN_WITHIN_S,
@@ -166,9 +168,9 @@ def test_frames_without_end_and_connections_that_say_nothing(
         judge(lab, results, what, attacker, watched, connected)
 
 
-def test_two_thousand_connections_and_few_descriptors(lab: Lab, results: Results, long: bool, tmp_path: Path) -> None:
+def test_many_connections_and_few_descriptors(lab: Lab, results: Results, long: bool, tmp_path: Path) -> None:
     """While every descriptor is taken new connections may fail, also an operator's; what stands goes on."""
-    seconds = 20 if long else 3
+    seconds, count = (20, 700) if long else (3, 300)
     lab.stop("lb-0")
     lab.start("lb-0")
     resource.prlimit(lab.running("lb-0")["lb"].pid, resource.RLIMIT_NOFILE, (DESCRIPTORS, DESCRIPTORS))
@@ -176,11 +178,14 @@ def test_two_thousand_connections_and_few_descriptors(lab: Lab, results: Results
     with lab.watch(0.1, local=True) as watch:
         until(lambda: scenes.level(watch, lab.servers), within_s=10)
         term = max(report.status["term"] for report in watch.latest.values() if report.status)
-        with lab.orders(["node-1"], names=["lb-1"], interval_s=0.02) as orders, scenes.under_load(lab, "lb-0") as load:
+        with (
+            lab.orders(["node-1"], names=["lb-1"], interval_s=0.02) as orders,
+            scenes.under_load(lab, "lb-0", long) as load,
+        ):
             until(lambda: None if orders.done() else "an order", within_s=5)
             before = scenes.usage(lab, "lb-0")
             for port in PORTS.values():
-                attacker.start(lab.topology.switch_namespace, port, "silence", count=700, seconds=seconds)
+                attacker.start(lab.topology.switch_namespace, port, "silence", count=count, seconds=seconds)
             connected = attacker.finish(within_s=120)
             ended_s = time.monotonic()
             until(lambda: scenes.answering(watch, lab.servers, ended_s), within_s=20)
@@ -195,7 +200,7 @@ def test_two_thousand_connections_and_few_descriptors(lab: Lab, results: Results
     lab.stop("lb-0")  # the next test starts it again, with descriptors enough
     results.judge(
         "17 descriptors used up",
-        f"RLIMIT_NOFILE {DESCRIPTORS}, 2,100 connections held for {seconds} s: {connected} in all",
+        f"RLIMIT_NOFILE {DESCRIPTORS}, {len(PORTS) * count:,} connections held for {seconds} s: {connected} in all",
         "0 failed requests, +≤ 64 MiB, accepts again ≤ 3 s after, a peer that starts again comes back",
         f"{load.failed} failed requests, {growth / (1 << 20):+.0f} MiB, accepts after {again_s:.1f} s,"
         f" the peer is back, term {term} -> {after}",
@@ -233,10 +238,11 @@ def test_a_flood_of_checks_harms_no_other_node(lab: Lab, results: Results, long:
         failed = [order for order in orders.all if order.error]
     sent = json.loads(flood.stdout)["sent"] / seconds
     cores = (after.cpu_s - before.cpu_s) / (after.at_s - before.at_s)
+    write_s = results.allowed_s(FLOODED_P99_S)
     results.judge(
         "18 flood of checks",
         f"{OFFERED_PER_S}/s offered from one node for {seconds} s, {sent:.0f}/s taken",
-        f"0 other nodes fall, ≤ 1 core, write p{percent} ≤ {1000 * FLOODED_P99_S:.0f} ms",
+        f"0 other nodes fall, ≤ 1 core, write p{percent} ≤ {1000 * write_s:.0f} ms",
         f"fell: {sorted(lost) or 'none'}; {cores:.2f} cores; p{percent} {1000 * slow_s:.1f} ms, {len(failed)} failed",
-        not lost and cores <= 1.0 and slow_s <= FLOODED_P99_S and not failed,
+        not lost and cores <= 1.0 and slow_s <= write_s and not failed,
     )

@@ -102,12 +102,13 @@ def test_a_node_that_two_of_three_do_not_hear_is_removed_and_by_one_is_kept(
         took_s = time.monotonic() - cut_s
         faults.deliver()
         until(lambda: scenes.routing(lab, watch), within_s=10)
+    within_s = results.allowed_s(CHECKS_TIMEOUT_S + 0.5)
     results.judge(
         "majority health",
         "a node unheard by one, then by two of three",
-        f"kept, then removed ≤ {CHECKS_TIMEOUT_S + 0.5} s",
+        f"kept, then removed ≤ {within_s} s",
         f"after one: {sorted(by_one) or 'kept'}, after two: removed in {took_s:.2f} s",
-        not by_one and took_s <= CHECKS_TIMEOUT_S + 0.5,
+        not by_one and took_s <= within_s,
     )
 
 
@@ -134,12 +135,13 @@ def test_the_last_of_three_forwards_and_routes_around_a_node_that_dies(
         until(lambda: view.missing_for_removal(watch.latest, lab.servers, "node-1"), within_s=10)
         lab.start("node-1")
         until(lambda: scenes.routing(lab, watch), within_s=10)
+    within_s = results.allowed_s(CHECKS_TIMEOUT_S + 0.5)
     results.judge(
         "degraded mode",
         "two of three killed, then a node",
-        f"0 failed without the two, around the node ≤ {CHECKS_TIMEOUT_S + 0.5} s",
+        f"0 failed without the two, around the node ≤ {within_s} s",
         f"{alone.failed} of {alone.ok} failed; the last request to the dead node began after {around_s:.2f} s",
-        not alone.failed and alone.ok > 100 and around_s <= CHECKS_TIMEOUT_S + 0.5 and answered > 100,
+        not alone.failed and alone.ok > 100 and around_s <= within_s and answered > 100,
     )
 
 

@@ -72,13 +72,13 @@ def start(lab: Lab, name: str) -> None:
 
 
 def troubled(
-    lab: Lab, results: Results, fault: str, trouble: Callable[[], None], bound_lost: bool = True, long: bool = False
+    lab: Lab, results: Results, long: bool, fault: str, trouble: Callable[[], None], bound_lost: bool = True
 ) -> None:
     """Under requests on kept and new connections, flows that are kept, and datagrams: nothing fails."""
     where = endpoint(lab.topology.instance(LB))
     with (
         lab.flows(where, KEPT, interval_s=0.2) as kept,
-        scenes.under_load(lab, LB) as load,
+        scenes.under_load(lab, LB, long) as load,
         probing(lab, where, PROBES_PER_S[long]) as probe,
     ):
         until(lambda: None if kept.last else "flows", within_s=20)
@@ -106,7 +106,7 @@ def test_kill_and_start(lab: Lab, results: Results, long: bool) -> None:
             lab.kill(LB)
             start(lab, LB)
 
-    troubled(lab, results, f"kill -9 and start, {times} times", trouble, long=long)
+    troubled(lab, results, long, f"kill -9 and start, {times} times", trouble)
 
 
 @pytest.mark.long_form
@@ -115,7 +115,7 @@ def test_stop_and_start(lab: Lab, results: Results, long: bool) -> None:
         lab.stop(LB)
         start(lab, LB)
 
-    troubled(lab, results, "stop and start", trouble, long=long)
+    troubled(lab, results, long, "stop and start", trouble)
 
 
 @pytest.fixture
@@ -135,7 +135,7 @@ def other_build(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_another_build_and_back(lab: Lab, results: Results, other_build: Path) -> None:
+def test_another_build_and_back(lab: Lab, results: Results, other_build: Path, long: bool) -> None:
     path = os.pathsep.join([str(other_build), *filter(None, [os.environ.get("PYTHONPATH")])])
 
     def trouble() -> None:
@@ -147,18 +147,18 @@ def test_another_build_and_back(lab: Lab, results: Results, other_build: Path) -
             start(lab, LB)
             assert lab.log(LB).count("taking over flows") > converted
 
-    troubled(lab, results, "a build with other tables, and back", trouble, bound_lost=False)
+    troubled(lab, results, long, "a build with other tables, and back", trouble, bound_lost=False)
 
 
 @pytest.mark.long_form
-def test_another_size_and_back(lab: Lab, results: Results) -> None:
+def test_another_size_and_back(lab: Lab, results: Results, long: bool) -> None:
     def trouble() -> None:
         for flows in (1 << 19, 0):  # and not fewer than usual first: ports that two flows share there would be lost
             lab.configure(LB, flows=flows)
             lab.kill(LB)
             start(lab, LB)
 
-    troubled(lab, results, "tables of another size, and back", trouble, bound_lost=False)
+    troubled(lab, results, long, "tables of another size, and back", trouble, bound_lost=False)
 
 
 # Other services
@@ -179,16 +179,16 @@ def change(lab: Lab, modes: tuple[str, ...], only_first: bool = False) -> None:
 
 @pytest.mark.long_form
 @pytest.mark.lab(LabOptions(load_balancers=1, modes=("l2", "l4"), udp=True))
-def test_another_mode_and_back(lab: Lab, results: Results) -> None:
+def test_another_mode_and_back(lab: Lab, results: Results, long: bool) -> None:
     def trouble() -> None:
         change(lab, ("l4", "l2"))
         change(lab, ("l2", "l4"))
 
-    troubled(lab, results, "l2 becomes l4, and l2 again", trouble, bound_lost=False)
+    troubled(lab, results, long, "l2 becomes l4, and l2 again", trouble, bound_lost=False)
 
 
 @pytest.mark.lab(LabOptions(load_balancers=1, modes=("l2", "l4"), udp=True))
-def test_a_mode_that_nodes_prepare_for_and_back(lab: Lab, results: Results) -> None:
+def test_a_mode_that_nodes_prepare_for_and_back(lab: Lab, results: Results, long: bool) -> None:
     """No other service has the address: nodes must take it before they are sent to there."""
     change(lab, ("l4", "l2"), only_first=True)
     lab.wait_routing(30)
@@ -200,6 +200,8 @@ def test_a_mode_that_nodes_prepare_for_and_back(lab: Lab, results: Results) -> N
         change(lab, ("l4", "l2"), only_first=True)
 
     try:
-        troubled(lab, results, "l4 becomes l2, which no other service is, and l4 again", trouble, bound_lost=False)
+        troubled(
+            lab, results, long, "l4 becomes l2, which no other service is, and l4 again", trouble, bound_lost=False
+        )
     finally:
         change(lab, ("l2", "l4"))

@@ -75,6 +75,11 @@ class Inventory:
 
         return cls(members("load_balancers"), members("nodes"))
 
+    @property
+    def units(self) -> dict[Host, str]:
+        """Each host with the service that it runs."""
+        return dict.fromkeys(self.load_balancers, "gale-lb") | dict.fromkeys(self.nodes, "gale-node")
+
     def missing(self) -> str | None:
         """What keeps the cluster from being whole, as every load balancer sees it; None when nothing does."""
         for host in self.load_balancers:

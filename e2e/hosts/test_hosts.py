@@ -1,6 +1,8 @@
-"""What must hold on real machines: all up, forwarding, a node lost, the leader lost, a machine rebooted, an upgrade
-rolled. Names are resolved by mDNS, orders go over SSH, and requests come from the machine that runs the tests."""
+"""What must hold on real machines: all up, forwarding, a node lost, the leader lost, a machine rebooted, certificates
+renewed, an upgrade rolled. Names are resolved by mDNS, orders go over SSH, and requests come from the machine that runs
+the tests."""
 
+import re
 import subprocess
 import tempfile
 import threading
@@ -14,10 +16,12 @@ from e2e.hosts.hosts import Host, Inventory
 from e2e.waiting import until
 
 pytestmark = pytest.mark.timeout(900)
-PLAYBOOK = Path(__file__).parents[2] / "ansible/playbooks/lb.yml"
+ROOT = Path(__file__).parents[2]
+PLAYBOOKS = ("lb", "node")
 BACK_WITHIN_S = 120.0
 ELECTED_WITHIN_S = 15.0
 OUT_WITHIN_S = 15.0
+RENEWED_WITHIN_S = 30.0
 LOST_S = 20
 
 
@@ -32,8 +36,7 @@ def lose(host: Host) -> None:
 
 
 def test_everything_is_up(whole: Inventory) -> None:
-    for host in (*whole.load_balancers, *whole.nodes):
-        unit = "gale-lb" if host in whole.load_balancers else "gale-node"
+    for host, unit in whole.units.items():
         assert host.run(f"systemctl is-active {unit}").strip() == "active"
 
 
@@ -87,10 +90,46 @@ def test_a_machine_is_rebooted(whole: Inventory) -> None:
     assert answers(rebooted) == nodes
 
 
+def test_certificates_are_renewed_without_a_restart(whole: Inventory, inventory_file: Path) -> None:
+    """With so many days before their end that every certificate is near it."""
+
+    def processes() -> list[str]:
+        return [host.run(f"systemctl show --property=MainPID {unit}") for host, unit in whole.units.items()]
+
+    def to_renew() -> str | None:
+        said = "sudo journalctl --unit={unit} --since=@{began} --grep='certificate renewed'"
+        old = [
+            host.name
+            for host, unit in whole.units.items()
+            if not host.run(said.format(unit=unit, began=began), check=False)
+        ]
+        return f"not renewed: {old}" if old else None
+
+    before, began = processes(), whole.load_balancers[0].run("date +%s").strip()
+    for playbook in PLAYBOOKS:
+        assert changes(play(inventory_file, playbook, "gale_package_renew_within=366"))
+    until(to_renew, RENEWED_WITHIN_S)
+    assert processes() == before
+    for playbook in PLAYBOOKS:
+        assert not changes(told := play(inventory_file, playbook)), told
+    assert whole.missing() is None
+
+
+def test_another_authority_is_refused_before_anything_changes(
+    whole: Inventory, inventory_file: Path, tmp_path: Path
+) -> None:
+    """As when the playbook is run on a machine that lacks the authority's folder."""
+    for playbook in PLAYBOOKS:
+        told = play(inventory_file, playbook, f"gale_authority={tmp_path}", fails=True)
+        assert "is of another authority" in told
+        assert "Hand out certificates" not in told
+    assert whole.missing() is None
+
+
 def test_an_upgrade_is_rolled(whole: Inventory, inventory_file: Path) -> None:
-    """The same package under a later version: every load balancer is restarted, one at a time, and a majority never."""
-    whole.load_balancers[0].run("dpkg-query --show gale")
-    (package,) = sorted((PLAYBOOK.parents[2] / "build/deb").glob("gale_*.deb"))[-1:]
+    """The same package under a later version: every load balancer is restarted, one at a time, and a majority never;
+    then every node. No request fails."""
+    (package,) = sorted((ROOT / "build/deb").glob("gale_*.deb"))[-1:]
     failed: list[str] = []
     majority = len(whole.load_balancers) // 2 + 1
     ended = threading.Event()
@@ -107,14 +146,15 @@ def test_an_upgrade_is_rolled(whole: Inventory, inventory_file: Path) -> None:
         watcher = threading.Thread(target=watch)
         watcher.start()
         try:
-            for changes in (True, False):
-                told = play(inventory_file, later)
-                assert ("changed=0" not in told) is changes, told
+            for playbook in PLAYBOOKS:
+                for new in (True, False):
+                    told = play(inventory_file, playbook, f"gale_package_file={later}")
+                    assert changes(told) is new, told
         finally:
             ended.set()
             watcher.join()
     assert not failed
-    versions = {host.run("dpkg-query --show --showformat='${Version}' gale") for host in whole.load_balancers}
+    versions = {host.run("dpkg-query --show --showformat='${Version}' gale") for host in whole.units}
     assert len(versions) == 1
     assert versions.pop().endswith("+rolled")
 
@@ -131,9 +171,17 @@ def later_version(package: Path, folder: Path) -> Path:
     return later
 
 
-def play(inventory_file: Path, package: Path) -> str:
-    what = ["-i", str(inventory_file), str(PLAYBOOK), "--extra-vars", f"gale_package_file={package}"]
-    command = ["ansible-playbook", *what]
+def play(inventory_file: Path, playbook: str, *variables: str, fails: bool = False) -> str:
+    command = ["ansible-playbook", "-i", str(inventory_file), f"{ROOT}/ansible/playbooks/{playbook}.yml"]
+    for variable in variables:
+        command += ["--extra-vars", variable]
     done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
+    assert (done.returncode != 0) is fails, done.stdout[-4000:] + done.stderr[-2000:]
     return done.stdout
+
+
+def changes(told: str) -> bool:
+    """Whether a playbook has changed anything anywhere, by its last lines."""
+    counts = re.findall(r"\bchanged=(\d+)", told)
+    assert counts, told
+    return any(map(int, counts))

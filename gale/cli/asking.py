@@ -24,11 +24,12 @@ import click
 import uvloop
 from google.protobuf.message import Message
 
-from gale.cli.failing import debug_option, one_line_errors
+from gale.cli.failing import debug_option, one_line_errors, tell
 from gale.cli.proving import PROOF, proving
 from gale.cli.showing import BAD, Answer, output_option, show, with_options
 from gale.errors import RemoteError
-from gale.rpc.client import OperatorLink, Server, fetch_cluster_status, operator_link
+from gale.rpc.client import OperatorLink, Server, operator_link
+from gale.rpc.v1 import api_pb2 as pb
 
 SOCKET = Path("/run/gale/lb.sock")
 WATCH_S = 2.0
@@ -162,7 +163,7 @@ async def _follow(
             try:
                 show(await reading(asking), output, again=True)
             except RemoteError as error:
-                click.echo(f"gale-ctl: {error}", err=True)
+                tell("gale-ctl", str(error), error.exit_code, output)
     return answer
 
 
@@ -177,13 +178,32 @@ def unanswered(parts: Iterable[Part]) -> list[str]:
     return [f"{part['address']}: {part['error']}" for part in parts if part["error"]]
 
 
-def known_nodes(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
-    """What a shell may complete: the names of the nodes, as far as a load balancer says them at once."""
-    with suppress(Exception):  # the shell has no place for an error
-        server = context.params.get("server") or local()
-        status = uvloop.run(fetch_cluster_status(Server(server), _COMPLETE_WITHIN_S))
-        return [name for node in status["nodes"] if (name := node["id"]).startswith(incomplete)]
-    return []
+def known(names: Callable[[Asking], Awaitable[Iterable[str]]]) -> Callable[..., list[str]]:
+    """What a shell may complete: these names, as far as a load balancer says them at once."""
+
+    def complete(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
+        async def asked() -> Iterable[str]:
+            async with operator_link(Server(context.params.get("server") or local())) as link:
+                return await names(Asking(link, _COMPLETE_WITHIN_S))
+
+        with suppress(Exception):  # the shell has no place for an error
+            return [name for name in uvloop.run(asked()) if name.startswith(incomplete)]
+        return []
+
+    return complete
 
 
+async def _nodes(asking: Asking) -> Iterable[str]:
+    return [node["id"] for node in (await asking.cluster_status())["nodes"]]
+
+
+async def _services(asking: Asking) -> Iterable[str]:
+    return [each.name for each in (await asking.ask("GetServices", pb.GetServicesRequest())).services]
+
+
+async def _load_balancers(asking: Asking) -> Iterable[str]:
+    return [lb["address"].rpartition(":")[0] for lb in (await asking.cluster_status())["load_balancers"]]
+
+
+known_nodes, known_services, known_load_balancers = map(known, (_nodes, _services, _load_balancers))
 node_argument = click.argument("name", metavar="NODE", shell_complete=known_nodes)

@@ -14,21 +14,24 @@ from gale.cli.ctl_orders import ban, drain, transfer, unban, undrain, weight
 from gale.cli.ctl_show import node_show, service
 from gale.cli.ctl_tls import tls
 from gale.cli.ctl_top import top
+from gale.cli.failing import OneLineGroup
 from gale.cli.showing import Answer
 from gale.cli.tables import load_balancer_table, node_table, summary
+from gale.log import beside_answers
 
 COMPLETED_BY = "_GALE_CTL_COMPLETE"
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=OneLineGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(gale.__version__, prog_name="gale-ctl")
 def main() -> None:
-    """Ask the load balancers how they and the nodes are.
+    """Ask the load balancers how they and the nodes are, and give orders.
 
-    Any of them answers for the whole cluster, also without a quorum.
+    Any of them answers for the whole cluster, also without a quorum, and takes every order.
 
     Exit codes: 0 done, and the answer is good; 1 the answer is bad news, or the order was refused; 2 an option is
     wrong; 3 nobody answered."""
+    beside_answers()
 
 
 @main.group()
@@ -65,7 +68,7 @@ async def node_list(asking: Asking) -> Answer:
 @main.command()
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(shell: str) -> None:
-    """Print what makes a shell complete commands, options and the names of nodes.
+    """Print what makes a shell complete commands, options and names.
 
     \b
     bash  eval "$(gale-ctl completion bash)"      in ~/.bashrc

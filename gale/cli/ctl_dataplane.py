@@ -72,8 +72,8 @@ async def explain(asking: Asking, source: Endpoint, destination: Endpoint, proto
 async def counters(asking: Asking, interval: float) -> Answer:
     """Packets per verdict, and packets, bytes and new flows per service and node, of every load balancer.
 
-    bpf/README.md says what each verdict means. What nodes answer directly (l2, l3) passes no load balancer and is not
-    counted. With --watch the rates are those since the reading before, and the first has none."""
+    docs/VERDICTS.md says what each verdict means and asks for. What nodes answer directly (l2, l3) passes no load
+    balancer and is not counted. With --watch the rates are those since the reading before, and the first has none."""
     if interval and not asking.watched:
         asking.kept = await read_counters(asking)
         await asyncio.sleep(interval)

@@ -10,7 +10,8 @@ from rich.console import RenderableType
 from rich.markup import escape
 from rich.table import Column, Table
 
-from gale.cli.asking import Asking, asks, known_nodes, orders, require_one, unanswered
+from gale.cli.asking import Asking, asks, known_nodes, known_services, orders, require_one, unanswered
+from gale.cli.ctl_orders import why_option
 from gale.cli.showing import Answer, with_options
 from gale.rpc.flows import FLOWS_MOST, STATES, clients_from
 from gale.rpc.plain import parts_plain
@@ -39,7 +40,7 @@ CHOICE = (
         help="Of this client: an address, a network such as 198.51.100.0/24, or ADDRESS:PORT ([ADDRESS]:PORT).",
     ),
     click.option("--node", default="", metavar="NODE", shell_complete=known_nodes, help="To this node."),
-    click.option("--service", default="", metavar="SERVICE", help="Of this service."),
+    click.option("--service", default="", metavar="SERVICE", shell_complete=known_services, help="Of this service."),
     click.option(
         "--state", default="", type=click.Choice(["", *STATES]), metavar="STATE", help=f"{', '.join(STATES)}."
     ),
@@ -95,8 +96,9 @@ async def flows_count(asking: Asking, **choice: str) -> Answer:
 @flows.command("kill")
 @choosing
 @click.option("--all", "every", is_flag=True, help="All of them: said in the place of a choice.")
+@why_option
 @partial(orders, timeout_s=WITHIN_S)
-async def flows_kill(asking: Asking, every: bool, **choice: str) -> Answer:
+async def flows_kill(asking: Asking, every: bool, why: str, **choice: str) -> Answer:
     """Reset flows: at least one option must say which.
 
     Every load balancer forgets them, and both ends of an established connection of TCP are made to notice: they get a
@@ -106,7 +108,7 @@ async def flows_kill(asking: Asking, every: bool, **choice: str) -> Answer:
         raise click.UsageError("say which: --client, --node, --service, --state; or --all")
     if every and any(choice.values()):
         raise click.UsageError("--all goes with no choice")
-    parts = parts_plain(await asking.ask("KillFlows", pb.KillFlowsRequest(choice=pb.FlowChoice(**choice))))
+    parts = parts_plain(await asking.ask("KillFlows", pb.KillFlowsRequest(choice=pb.FlowChoice(**choice), why=why)))
     require_one(parts)
     lines = [f"{part['address']}: {part['error'] or str(part['killed']) + ' flows killed'}" for part in parts]
     return Answer({"load_balancers": parts}, lambda: lines, bad=bool(unanswered(parts)))

@@ -1,7 +1,6 @@
 """gale-ctl's orders: each goes through the log, and is done when it returns."""
 
 import asyncio
-import re
 import time
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -9,9 +8,9 @@ from typing import Any
 
 import click
 
-from gale.cli.asking import Asking, Verb, node_argument, orders, unanswered
+from gale.cli.asking import Asking, Verb, known_load_balancers, node_argument, orders, unanswered
 from gale.cli.showing import Answer
-from gale.config.reading import UNITS_MS
+from gale.config.reading import in_ms
 from gale.core.orders import WEIGHT_MAX
 from gale.errors import NoAnswerError
 from gale.rpc.plain import parts_plain
@@ -27,10 +26,10 @@ def duration_ms(context: click.Context, parameter: click.Parameter, value: str |
     """As in the configuration; 0 when there is none."""
     if value is None:
         return 0
-    match = re.fullmatch(r"(\d{1,9})(ms|s|m|h)", value)
-    if match is None or not int(match[1]):
+    told_ms = in_ms(value)
+    if not told_ms:
         raise click.BadParameter(f'{value!r}: write e.g. "90s", "10m" or "24h"')
-    return int(match[1]) * UNITS_MS[match[2]]
+    return told_ms
 
 
 def own_or_number(context: click.Context, parameter: click.Parameter, value: str) -> int:
@@ -80,7 +79,9 @@ async def ended(asking: Asking, name: str, within_s: float) -> Answer:
         yield f"node {name}: {'drained, its flows have ended' if done else 'its flows have not ended in time'}"
         for part in told:
             if part["flows"] != 0:
-                flows = "is not draining in its kernel" if part["flows"] is None else f"{part['flows']} flows go on"
+                flows = (
+                    "does not know yet what the node has" if part["flows"] is None else f"{part['flows']} flows go on"
+                )
                 yield f"{part['address']}: {flows}"
         yield from unanswered(parts)
 
@@ -137,7 +138,7 @@ async def weight(asking: Asking, name: str, weight: int, why: str) -> Answer:
 
 
 @click.command()
-@click.argument("to", metavar="[LOAD_BALANCER]", default="")
+@click.argument("to", metavar="[LOAD_BALANCER]", default="", shell_complete=known_load_balancers)
 @why_option
 @partial(orders, timeout_s=HAND_OVER_S)
 async def transfer(asking: Asking, to: str, why: str) -> Answer:

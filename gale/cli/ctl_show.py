@@ -8,7 +8,7 @@ from rich.console import RenderableType
 from rich.markup import escape
 from rich.table import Column, Table
 
-from gale.cli.asking import Asking, asks, node_argument, unanswered
+from gale.cli.asking import Asking, asks, known_services, node_argument, unanswered
 from gale.cli.showing import Answer
 from gale.cli.tables import in_colour
 from gale.rpc.plain import parts_plain, plain
@@ -34,7 +34,7 @@ async def service_list(asking: Asking) -> Answer:
 
 
 @service.command("show")
-@click.argument("name", metavar="SERVICE")
+@click.argument("name", metavar="SERVICE", shell_complete=known_services)
 @asks
 async def service_show(asking: Asking, name: str) -> Answer:
     """Where each load balancer serves it, and which node has how much of it. Ends with code 1 when no node gets flows

@@ -1,6 +1,7 @@
 """gale-ctl and certificates: making them, and looking at them."""
 
-from datetime import UTC, datetime
+from collections.abc import Collection
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import click
@@ -11,7 +12,7 @@ from gale.cli.failing import debug_option, one_line_errors
 from gale.cli.showing import Answer, tells
 from gale.errors import ConfigError, HostError
 from gale.pki import CA_DAYS, DAYS, Pair, issue, make_ca, write
-from gale.tls import Identity, Role, identity
+from gale.tls import Identity, Role, identity, pair
 
 DIRECTORY = Path("/etc/gale/tls")
 
@@ -53,10 +54,24 @@ def init(directory: Path, debug: bool) -> None:
 @click.argument("name")
 @click.option("--hostname", multiple=True, help="Of a load balancer: a name by which nodes and operators call it.")
 @click.option("--days", type=click.IntRange(1, CA_DAYS), default=DAYS, show_default=True, help="How long it is valid.")
+@click.option(
+    "--renew-within",
+    metavar="DAYS",
+    type=click.IntRange(0),
+    help="Keep what is there and fit, unless it ends within so many days.",
+)
 @directory_option
 @debug_option
 @one_line_errors("gale-ctl")
-def issue_(role: str, name: str, hostname: tuple[str, ...], days: int, directory: Path, debug: bool) -> None:
+def issue_(
+    role: str,
+    name: str,
+    hostname: tuple[str, ...],
+    days: int,
+    renew_within: int | None,
+    directory: Path,
+    debug: bool,
+) -> None:
     """Make NAME.crt and NAME.key; again for the same NAME: new ones in their place.
 
     NAME of a load balancer (lb) is its private IPv4 address, of a node its node.name, of an operator or a reader any.
@@ -72,9 +87,14 @@ def issue_(role: str, name: str, hostname: tuple[str, ...], days: int, directory
     existing = directory / f"{name}.crt"
     if existing.exists() and (holder := _show(existing)[0]) != who:
         raise HostError(f"{existing}: is for {holder}: move it away, or take another name")
+    now = datetime.now(UTC)
+    end = None if renew_within is None else _fit_until(directory, name, hostname)
+    if end and end - now > timedelta(days=renew_within or 0):
+        click.echo(f"{existing}: {who}, valid until {end:%Y-%m-%d}: kept")
+        return
     try:
         ca = Pair((directory / "ca.crt").read_bytes(), (directory / "ca.key").read_bytes())
-        certificate, key = write(directory, name, issue(ca, who, datetime.now(UTC), days, hostname))
+        certificate, key = write(directory, name, issue(ca, who, now, days, hostname))
     except OSError as error:
         raise HostError(f"{error.filename}: {error.strerror}; gale-ctl tls init makes an authority") from error
     except (TypeError, ValueError) as error:
@@ -96,6 +116,17 @@ def show(file: Path) -> Answer:
     }
     told = f"{who or 'an authority'}, valid until {until:%Y-%m-%d %H:%M} UTC"
     return Answer(plain, lambda: [told], bad=until < datetime.now(UTC))
+
+
+def _fit_until(directory: Path, name: str, hostnames: Collection[str]) -> datetime | None:
+    """The end of a certificate that a new one would not differ from; None when it would, or this one is of no use."""
+    try:
+        _, certificate = pair(directory / "ca.crt", directory / f"{name}.crt", directory / f"{name}.key")
+    except HostError:
+        return None
+    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    same = set(names.get_values_for_type(x509.DNSName)) - {"localhost"} == set(hostnames) - {"localhost"}
+    return certificate.not_valid_after_utc if same else None
 
 
 def _show(file: Path) -> tuple[Identity | None, datetime]:

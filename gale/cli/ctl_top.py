@@ -1,8 +1,8 @@
 """gale-ctl top: the cluster as it is at work, on the whole terminal, until q or Ctrl-C.
 
 Every reading is the status and the counters; rates are those between two of them. What is busiest comes first, and as
-much is shown as there is room for. A load balancer that does not answer for a while is told in the last line, over
-the last reading.
+much is shown as there is room for. What is wrong, a load balancer that does not answer among it, stands below the first
+line.
 """
 
 import asyncio
@@ -53,7 +53,7 @@ async def top(asking: Asking, interval: float) -> None:
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise click.UsageError("top takes a terminal: gale-ctl counters --watch writes into files and pipes")
     status, counted = await asyncio.gather(asking.cluster_status(), read_counters(asking))
-    console, parts, trouble = Console(), with_rates([], counted), ""
+    console, parts, trouble = Console(emoji=False), with_rates([], counted), ""
     with leaving() as left, Live(console=console, screen=True, auto_refresh=False) as live:
         while True:
             live.update(board(status, parts, console.height, trouble), refresh=True)
@@ -98,18 +98,27 @@ def board(status: dict[str, Any], parts: Parts, height: int, trouble: str = "") 
     services, verdicts = summed(answered, "services"), summed(answered, "verdicts")
     phases = {node["id"]: node["phase"] for node in status["nodes"]}
     nodes = {**{name: {} for name in phases}, **summed(answered, "nodes")}
-    room = max(2 * _FEWEST, height - _AROUND - len(status["load_balancers"]) - min(len(services), _FEWEST))
+    wrong = troubles(status, parts, trouble)
+    used = _AROUND + len(wrong) + len(status["load_balancers"]) + min(len(services), _FEWEST)
+    room = max(2 * _FEWEST, height - used)
     seen = sum(1 for counted in verdicts.values() if counted[PACKETS])
     of_nodes = max(_FEWEST, min(len(nodes), room - min(seen, room // 2)))
-    last = [trouble, *unanswered(parts)]
     return Group(
         Text(summary(status), no_wrap=True, overflow="ellipsis"),
-        load_balancer_table(status),
+        *(Text(line, style="red") for line in wrong),
+        load_balancer_table(status, in_brief=True),
         traffic("service", services, {}, _FEWEST),
         traffic("node", nodes, phases, of_nodes),
         verdict_rates(verdicts, max(_FEWEST, room - of_nodes)),
-        Text("; ".join(filter(None, last)) or "q leaves", style="red" if any(last) else "dim", no_wrap=True),
+        Text("q leaves", style="dim"),
     )
+
+
+def troubles(status: dict[str, Any], parts: Parts, trouble: str) -> list[str]:
+    """What is wrong, one line each."""
+    reasons = {lb["address"]: lb["reason"] for lb in status["load_balancers"] if lb["reason"]}
+    others = [part for part in parts if part["address"] not in reasons]
+    return [*filter(None, [trouble]), *(f"{lb}: {reason}" for lb, reason in reasons.items()), *unanswered(others)]
 
 
 def traffic(kind: str, rows: Rows, phases: Mapping[str, str], most: int) -> Table:

@@ -14,11 +14,11 @@ from rich.console import Console
 from rich.table import Table
 
 from gale import __version__
-from gale.cli.failing import debug_option, one_line_errors
+from gale.cli.failing import OneLineGroup, debug_option, one_line_errors
 from gale.cli.lab_screen import LiveScreen, PlainScreen
 from gale.errors import LabError
 from gale.lab.cluster import InstanceStatus, Lab
-from gale.lab.demo import Demo, Figure
+from gale.lab.demo import WATCHED_S, Demo, Figure
 from gale.lab.faults import Faults
 from gale.lab.options import MODES, TUNNELS, LabOptions
 
@@ -66,7 +66,7 @@ interface_option = click.option(
 )
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=OneLineGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="gale-lab")
 @click.option("--prefix", default="gale", show_default=True, help="What the namespaces' names begin with.")
 @click.pass_context
@@ -79,8 +79,8 @@ def main(context: click.Context, prefix: str) -> None:
 
 
 @command()
-@click.option("--load-balancers", default=3, show_default=True)
-@click.option("--nodes", default=3, show_default=True)
+@click.option("--load-balancers", default=3, show_default=True, help="How many, 1 to 7.")
+@click.option("--nodes", default=3, show_default=True, help="How many, 1 to 100.")
 @click.option(
     "--mode",
     "modes",
@@ -98,7 +98,7 @@ def main(context: click.Context, prefix: str) -> None:
 @click.option("--virtual", is_flag=True, help="Clients use addresses that every load balancer serves.")
 @click.option("--iperf", is_flag=True, help="At node-0 iperf3 too: l4 at port 5204, l3 at 5203, l2 at 5202.")
 @click.option("--far-mtu", default=0, help="A second client, far, behind routers that carry no more at once than this.")
-@click.option("--checks-before-routing", default=3, show_default=True)
+@click.option("--checks-before-routing", default=3, show_default=True, help="As in lb.toml, and so the next four.")
 @click.option("--checks-timeout", default="1s", show_default=True)
 @click.option("--black-list-after-fails", default=-1, show_default=True)
 @click.option("--black-list-expiry", default="60s", show_default=True)
@@ -138,7 +138,7 @@ def print_status(lab: Lab) -> None:
     table = Table("name", "role", "namespace", "running", "public", "private", box=None)
     for instance in lab.status():
         table.add_row(*cells(instance))
-    Console().print(table)
+    Console(emoji=False).print(table)
     click.echo(f"Clients connect to {', '.join(lab.topology.endpoints)}")
     for service in lab.options.services[1:]:
         click.echo(f"  and port {service.port} for {service.name}, mode {service.mode}")
@@ -237,14 +237,22 @@ def down(lab: Lab, debug: bool) -> None:
 
 @command()
 @click.option("--once", is_flag=True, help="One round; without it, rounds follow each other until Ctrl-C.")
-def demo(lab: Lab, once: bool, debug: bool) -> None:
+@click.option(
+    "--watched",
+    "watched_s",
+    metavar="SECONDS",
+    default=WATCHED_S,
+    show_default=True,
+    help="How long the traffic is watched between two steps.",
+)
+def demo(lab: Lab, once: bool, watched_s: float, debug: bool) -> None:
     """A lab under real traffic loses a node and its leader and gets them back; then everything is removed."""
     ending = Ending()
     with lab.store.demo():
         if lab.down():
             click.echo("There was a lab already: it is removed.")
         try:
-            figures = play(lab, once, ending)
+            figures = play(lab, once, watched_s, ending)
         finally:
             lab.down()
     width = max(len(figure.what) for figure in figures)
@@ -254,7 +262,7 @@ def demo(lab: Lab, once: bool, debug: bool) -> None:
     click.echo("\nEverything that was promised happened; the lab is removed.")
 
 
-def play(lab: Lab, once: bool, ending: Ending) -> list[Figure]:
+def play(lab: Lab, once: bool, watched_s: float, ending: Ending) -> list[Figure]:
     console = Console()
     live = console.is_terminal and not console.is_dumb_terminal and "NO_COLOR" not in os.environ
     begin = time.monotonic()
@@ -265,7 +273,7 @@ def play(lab: Lab, once: bool, ending: Ending) -> list[Figure]:
         lab.wait_routing(ROUTES_WITHIN_S, ending.check)
         screen.say(f"Every node routes on every load balancer, {time.monotonic() - begin:.1f} s after the start.")
         with lab.watch() as watch, lab.traffic(duration_s=DEMO_TRAFFIC_S) as traffic:
-            acts = Demo(lab, traffic, watch, screen, ending.check)
+            acts = Demo(lab, traffic, watch, screen, ending.check, watched_s)
             acts.first_answers()
             first = time.monotonic() - begin
             screen.say(f"The first requests are forwarded, {first:.1f} s after the start.")

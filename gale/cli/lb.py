@@ -10,7 +10,7 @@ import uvloop
 
 import gale
 from gale.cli.checking import checked
-from gale.cli.failing import debug_option, one_line_errors
+from gale.cli.failing import OneLineCommand, debug_option, one_line_errors
 from gale.cli.logs import log_format_option
 from gale.config import load_lb
 from gale.dataplane.rights import require_rights
@@ -18,8 +18,10 @@ from gale.log import configure
 from gale.supervisor import Supervisor
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--config", type=click.Path(path_type=Path), required=True, help="The configuration, e.g. cmd/lb.toml.")
+@click.command(cls=OneLineCommand, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--config", type=click.Path(path_type=Path), required=True, help="The configuration, e.g. /etc/gale/lb.toml."
+)
 @click.option("--check", is_flag=True, help="Only check the configuration.")
 @click.option("--detach", is_flag=True, help="Take gale's programs off the interfaces: this machine stops forwarding.")
 @log_format_option

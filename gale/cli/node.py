@@ -10,7 +10,7 @@ import uvloop
 
 import gale
 from gale import node
-from gale.cli.failing import debug_option, one_line_errors
+from gale.cli.failing import OneLineCommand, debug_option, one_line_errors
 from gale.cli.logs import log_format_option
 from gale.config import load_node
 from gale.errors import HostError
@@ -19,8 +19,8 @@ from gale.supervisor import Supervisor
 from gale.tls import Role, credentials
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--config", type=click.Path(path_type=Path), help="The configuration, e.g. cmd/node.toml.")
+@click.command(cls=OneLineCommand, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--config", type=click.Path(path_type=Path), help="The configuration, e.g. /etc/gale/node.toml.")
 @click.option("--check", is_flag=True, help="Only check the configuration.")
 @click.option("--undo", is_flag=True, help="Put back what a gale-node that was killed has changed on this machine.")
 @log_format_option

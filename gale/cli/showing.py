@@ -13,6 +13,8 @@ from typing import Any
 
 import click
 from rich.console import Console, RenderableType
+from rich.measure import Measurement
+from rich.table import Table
 from rich.text import Text
 
 from gale.cli.failing import debug_option, one_line_errors
@@ -23,6 +25,8 @@ BAD = 1
 
 _WIDTH_OF_A_FILE = 1_000
 """Lines are not broken where no person looks."""
+_HOME, _REST_OF_LINE, _REST_OF_SCREEN = "\x1b[H", "\x1b[K", "\x1b[J"
+"""Control sequences: the cursor to the first place; what stands behind it is cleared."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,20 +48,52 @@ output_option = click.option(
 
 
 def show(answer: Answer, output: str, again: bool = False) -> None:
-    """`again`: one of many readings: JSON is one line then, YAML one document, and a terminal is cleared first."""
+    """`again`: one of many readings: JSON is one line then, YAML one document, and a terminal shows it in the place of
+    the one before."""
     match output:
         case "json":
             click.echo(json.dumps(answer.plain, indent=None if again else 2))
         case "yaml":
             click.echo(_yaml(answer.plain, again), nl=False)
         case _:
-            console = Console()
-            if not console.is_terminal:
-                console = Console(width=_WIDTH_OF_A_FILE)
-            elif again:
-                console.clear()
-            for one in answer.shown():
-                console.print(Text(one) if isinstance(one, str) else one, soft_wrap=isinstance(one, str))
+            console, shown = Console(emoji=False), list(answer.shown())  # :cd: in a MAC address is no disc
+            console.width = least_width(console, shown) if console.is_terminal else _WIDTH_OF_A_FILE
+            with console.capture() as written:
+                for one in shown:
+                    console.print(Text(one) if isinstance(one, str) else one, soft_wrap=isinstance(one, str))
+            click.echo(over(written.get()) if again and console.is_terminal else written.get(), nl=False, color=True)
+
+
+def least_width(console: Console, shown: Iterable[RenderableType]) -> int:
+    """The terminal's width, or what the tables' longest words need where that is more: a terminal breaks lines by
+    itself, and half an address is none."""
+    return max([console.width, *(_fit(console, one) for one in shown if isinstance(one, Table))])
+
+
+def _fit(console: Console, table: Table) -> int:
+    """Gives the columns of a table that is too wide as much as there is, but each its longest word; what it needs."""
+    boundless = console.options.update(max_width=_WIDTH_OF_A_FILE)
+    if Measurement.get(console, boundless, table).maximum <= console.width:
+        return 0
+    table.padding, table.pad_edge = (0, 1, 0, 0), False
+    cells = [[Measurement.get(console, boundless, cell) for cell in (it.header, *it.cells)] for it in table.columns]
+    most = [max(cell.maximum for cell in column) for column in cells]
+    least = [
+        most[at] if table.columns[at].no_wrap else max(cell.minimum for cell in column)
+        for at, column in enumerate(cells)
+    ]
+    room = console.width - sum(least) - len(cells) + 1
+    wishes = sorted((most[at] - least[at], at) for at in range(len(cells)))
+    for left, (wish, at) in zip(range(len(cells), 0, -1), wishes, strict=True):
+        given = max(0, min(wish, room // left))
+        table.columns[at].width, room = least[at] + given, room - given
+    return sum(column.width or 0 for column in table.columns) + len(cells) - 1
+
+
+def over(text: str) -> str:
+    """What a terminal is told so that this takes the place of what it shows: line by line and in one piece, for one
+    that was cleared first would flicker."""
+    return _HOME + text.replace("\n", f"{_REST_OF_LINE}\n") + _REST_OF_SCREEN
 
 
 def tells(verb: Callable[..., Answer]) -> Callable[..., None]:

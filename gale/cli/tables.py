@@ -23,11 +23,15 @@ PHASE_STYLES = {
     "banned": "bold red",
     "left": "dim",
 }
+HASH_SHOWN = 8
+"""As many digits of a configuration's hash: enough to see that two differ."""
 
 
-def load_balancer_table(status: dict[str, Any]) -> Table:
-    whole = [Column(name, no_wrap=True) for name in ("load balancer", "role", "applied", "generation", "configuration")]
-    table = Table(*whole, "version", "programs", "reason", box=None)
+def load_balancer_table(status: dict[str, Any], in_brief: bool = False) -> Table:
+    """`in_brief`: one line each, on 80 columns too, without programs and reasons."""
+    whole = [Column(name, no_wrap=True) for name in ("load balancer", "role", "applied", "generation", "config")]
+    more: list[Column | str] = [] if in_brief else ["programs", Column("reason", overflow="fold")]
+    table = Table(*whole, "version", *more, box=None)
     for lb in status["load_balancers"]:
         role = lb["role"]
         table.add_row(
@@ -35,16 +39,20 @@ def load_balancer_table(status: dict[str, Any]) -> Table:
             f"[{ROLE_STYLES.get(role, '')}]{role}[/]",
             str(lb["applied_index"]),
             str(lb["generation"]),
-            lb["config_hash"],
+            lb["config_hash"][:HASH_SHOWN],
             lb["version"],
-            ", ".join(f"{interface} {how}" for interface, how in lb["attachments"].items()),
-            lb["reason"],
+            *([] if in_brief else [_programs(lb), lb["reason"]]),
         )
     return table
 
 
+def _programs(lb: Mapping[str, Any]) -> str:
+    return ", ".join(f"{interface} {how}" for interface, how in lb["attachments"].items())
+
+
 def node_table(status: dict[str, Any]) -> Table:
-    table = Table("node", "address", "phase", "weight", "checks", "fails", "banned until", "reason", box=None)
+    heads = ("node", "address", "phase", "weight", "checks", "fails", "banned until")
+    table = Table(*heads, Column("reason", overflow="fold"), box=None)
     for node in status["nodes"]:
         phase = node["phase"]
         checks = " ".join(f"{lb}={count}" for lb, count in sorted(node["checks"].items()))

@@ -12,7 +12,7 @@ from gale.config.reading import Duration, Table
 
 LEFT_OUT = frozenset({"tls.key"})
 SHARED = ("node_health.", "public_interface.clients_port", "public_interface.virtual_addresses", "forwarding.")
-OWN_ALL_THE_SAME = frozenset({"forwarding.flows"})
+OWN_ALL_THE_SAME = frozenset({"forwarding.flows", "forwarding.learning_time"})
 """What must agree is told as core/shared.py puts it, by service."""
 
 

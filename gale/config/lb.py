@@ -54,12 +54,16 @@ class LoadBalancerQuorum(Table, frozen=True):
     enforce_single_configuration: bool = False
 
 
+LEARNING_MOST_MS = 600_000
+
+
 class Forwarding(Table, frozen=True):
     mode: str = "l4"
     protocols: tuple[str, ...] = ("tcp",)
     target_port: Port | None = None
     tunnel: str | None = None
     flows: Annotated[int, msgspec.Meta(ge=1 << 10, le=1 << 24)] = 1 << 18
+    learning_time: Duration = Duration(60_000)
 
 
 class State(Table, frozen=True):
@@ -95,12 +99,14 @@ class LbFile(Table, frozen=True):
 @dataclass(frozen=True, slots=True)
 class LbConfig:
     """Everything gale-lb is told. `quorum`: the "IP:PORT" of every load balancer, this one included. The two interfaces
-    may be one. `flows`: how many are known at a time (l4), a power of two. `own`: what may differ between load
-    balancers, to be shown. `web_address`: "off", "loopback", "private" or an IPv4 address."""
+    may be one. `flows`: how many are known at a time (l4), a power of two. `learning_s`: so long after a slot has moved
+    a connection that nobody knows is the earlier owner's (l2, l3). `own`: what may differ between load balancers, to be
+    shown. `web_address`: "off", "loopback", "private" or an IPv4 address."""
 
     private_interface: str
     public_interface: str
     flows: int
+    learning_s: float
     node_port: int
     api_port: int
     quorum: tuple[str, ...]
@@ -158,6 +164,13 @@ def load_lb(path: Path) -> LbConfig:
         flows,
         f"must be a power of two, e.g. {1 << flows.bit_length()}",
     )
+    refuse_unless(
+        file.forwarding.learning_time <= LEARNING_MOST_MS,
+        path,
+        "forwarding.learning_time",
+        f"{int(file.forwarding.learning_time)}ms",
+        'the most is "10m"',
+    )
     policy = HealthPolicy(
         health.checks_before_routing, health.checks_timeout, health.black_list_after_fails, health.black_list_expiry
     )
@@ -165,6 +178,7 @@ def load_lb(path: Path) -> LbConfig:
         private_interface=private.net_interface_private,
         public_interface=public.net_interface_public,
         flows=file.forwarding.flows,
+        learning_s=file.forwarding.learning_time / 1_000,
         node_port=private.node_port,
         api_port=private.api_port,
         quorum=quorum,

@@ -10,7 +10,18 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from gale.config.reading import SERVICES_MAX, Duration, Name, Port, Table, TlsFiles, is_name, read, refuse_unless
+from gale.config.reading import (
+    SERVICES_MAX,
+    Duration,
+    Name,
+    Port,
+    Table,
+    TlsFiles,
+    WebAddress,
+    is_name,
+    read,
+    refuse_unless,
+)
 from gale.core.probes import CommandProbe, HttpProbe, Probe, TcpProbe
 from gale.errors import ConfigError
 
@@ -30,6 +41,7 @@ class NodeEntry(Table, frozen=True):
     weight: Annotated[int, msgspec.Meta(ge=1, le=1_000)] = 1
     services: Annotated[tuple[Name, ...], msgspec.Meta(max_length=SERVICES_MAX)] = ()
     address6: str | None = None
+    drain_timeout: Duration = Duration(30_000)
 
 
 class Health(Table, frozen=True):
@@ -40,16 +52,25 @@ class Health(Table, frozen=True):
     timeout: Duration = Duration(1_000)
 
 
+class NodeWeb(Table, frozen=True):
+    """Metrics and health, over HTTP."""
+
+    address: WebAddress = WebAddress("off")
+    port: Port = 5557
+
+
 class NodeFile(Table, frozen=True):
     load_balancer: LoadBalancers
     node: NodeEntry = NodeEntry()
     health: Health = Health()
+    web: NodeWeb = NodeWeb()
     tls: TlsFiles | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class NodeConfig:
-    """Everything gale-node is told. `load_balancers`: "HOST:PORT" each. `address6`: empty, it finds it itself."""
+    """Everything gale-node is told. `load_balancers`: "HOST:PORT" each. `address6`: empty, it finds it itself.
+    `web_address`: "off", "loopback", "private" or an IPv4 address."""
 
     name: str
     load_balancers: tuple[str, ...]
@@ -60,6 +81,9 @@ class NodeConfig:
     probe_interval_s: float = 1.0
     probe_timeout_s: float = 1.0
     tls: TlsFiles | None = None
+    web_address: str = "off"
+    web_port: int = 5557
+    drain_timeout_s: float = 30.0
 
 
 def load_node(path: Path) -> NodeConfig:
@@ -100,6 +124,9 @@ def load_node(path: Path) -> NodeConfig:
         probe_interval_s=health.interval / 1_000,
         probe_timeout_s=health.timeout / 1_000,
         tls=file.tls,
+        web_address=file.web.address,
+        web_port=file.web.port,
+        drain_timeout_s=file.node.drain_timeout / 1_000,
     )
 
 

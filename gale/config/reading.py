@@ -10,7 +10,13 @@ import tomli
 
 from gale.errors import ConfigError
 
-UNITS_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000}
+_UNITS_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000}
+
+
+def in_ms(text: str) -> int | None:
+    """A time as people write it, such as "500ms", "5s", "5m", "1h"; None when it is none."""
+    match = re.fullmatch(r"(\d{1,9})(ms|s|m|h)", text)
+    return int(match[1]) * _UNITS_MS[match[2]] if match else None
 
 
 class Duration(int):
@@ -74,10 +80,10 @@ def read(path: Path, into: type[Any]) -> Any:
 
 def _decode(kind: type[Any], value: Any) -> Any:
     if kind is Duration:
-        match = re.fullmatch(r"(\d{1,9})(ms|s|m|h)", value) if isinstance(value, str) else None
-        if match is None:
+        told_ms = in_ms(value) if isinstance(value, str) else None
+        if told_ms is None:
             raise ValueError('not a duration; write e.g. "5s" or "500ms"')
-        return Duration(int(match[1]) * UNITS_MS[match[2]])
+        return Duration(told_ms)
     if kind is Address:
         try:
             return Address(ipaddress.IPv4Address(value))

@@ -16,6 +16,7 @@ _LB_KEYS = {
     "private_interface": "private_interface.net_interface_private",
     "public_interface": "public_interface.net_interface_public",
     "flows": "forwarding.flows",
+    "learning_s": "forwarding.learning_time",
     "node_port": "private_interface.node_port",
     "api_port": "private_interface.api_port",
     "quorum": "load_balancer_quorum.addresses",
@@ -31,11 +32,14 @@ _NODE_KEYS = {
     "name": "node.name",
     "load_balancers": "load_balancer.addresses",
     "address6": "node.address6",
+    "web_address": "web.address",
+    "web_port": "web.port",
     "tls": "[tls]",
 }
 _NODE_LIVE = {
     "weight": "node.weight",
     "services": "node.services",
+    "drain_timeout_s": "node.drain_timeout",
     "probe": "[health]",
     "probe_interval_s": "health.interval",
     "probe_timeout_s": "health.timeout",

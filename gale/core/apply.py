@@ -25,6 +25,7 @@ from gale.core.commands import (
     HandOver,
     LiftBans,
     Missed,
+    Noted,
     NotServing,
     Observation,
     Passed,
@@ -62,7 +63,7 @@ def apply(state: ClusterState, proposal: Proposal, index: int = 0) -> tuple[Clus
             outcome = _set_alive(draft, command)
         case LiftBans():
             outcome = _lift_bans(draft)
-        case Drain() | Ban() | Unban() | SetWeight() | HandOver():
+        case Drain() | Ban() | Unban() | SetWeight() | HandOver() | Noted():
             outcome = carry_out(draft, command)
         case Barrier():
             outcome = Applied()
@@ -139,6 +140,10 @@ def _passed(draft: Draft, reporter: str, observation: Passed) -> str | None:
         node = draft.turn(node, Phase.JOINING, f"checks in at {reporter} again")
     count = max(1, min(observation.count, needed))
     node = draft.put(replace(node, info=info, checks={**node.checks, reporter: count}))
+    if node.phase is Phase.ROUTING and info.leaving:
+        node = draft.turn(node, Phase.DRAINING, f"says at {reporter} that it is about to stop")
+    elif node.phase is Phase.DRAINING and not node.rests:
+        node = draft.turn(node, Phase.ROUTING, f"says at {reporter} that it goes on")
     _rejudge(draft, node)
     return None
 
@@ -170,7 +175,7 @@ def _rejudge(draft: Draft, node: Node) -> None:
     needed, voters = draft.policy.checks_before_routing, draft.voters
     match judge(node.checks, node.info.reports_to, voters, needed):
         case Judgement.RISES if node.phase in (Phase.JOINING, Phase.FAILED):
-            phase = Phase.DRAINING if node.drained else Phase.ROUTING
+            phase = Phase.DRAINING if node.rests else Phase.ROUTING
             vouching = sorted(a for a, count in node.checks.items() if a in voters and count >= needed)
             draft.turn(node, phase, f"{needed} checks passed at {', '.join(vouching)}")
         case Judgement.FALLS if node.phase.forwards:

@@ -159,13 +159,26 @@ class HandOver:
 
 
 @dataclass(frozen=True, slots=True)
+class Noted:
+    """What came of an order that changes nothing of the state: it stands in the log so that events tell of it."""
+
+    time_ms: int
+    subject: str
+    before: str
+    after: str
+    cause: str
+    given: Given = Given()
+
+
+@dataclass(frozen=True, slots=True)
 class Barrier:
     """Changes nothing. Who has proposed it and sees it applied has seen everything that was committed before."""
 
     time_ms: int
 
 
-Order = Drain | Ban | Unban | SetWeight | HandOver
+NodeOrder = Drain | Ban | Unban | SetWeight
+Order = NodeOrder | HandOver | Noted
 Command = Report | Announce | SetAlive | LiftBans | Barrier | Order
 
 

@@ -11,16 +11,18 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 
-from gale.core.commands import Ban, Command, Drain, Given, HandOver, Order, SetWeight, Unban
+from gale.core.commands import Ban, Command, Drain, Given, HandOver, Noted, Order, SetWeight, Unban
 from gale.core.draft import Draft
 from gale.core.outcome import Applied, Outcome, Rejected
 from gale.core.state import ClusterState, Node, Phase
 
 WEIGHT_MAX = 1_000
 BAN_MAX_MS = 366 * 24 * 3_600_000
-WHO_MAX, WHY_MAX = 120, 200
-SINCE: Mapping[type[Order], tuple[int, int]] = {Ban: (0, 2), Unban: (0, 2), SetWeight: (0, 2), HandOver: (0, 2)}
+WHO_MAX, WHY_MAX, WORDS_MAX = 120, 200, 200
+SINCE: Mapping[type[Order], tuple[int, int]] = dict.fromkeys((Ban, Unban, SetWeight, HandOver, Noted), (0, 2))
 """Kinds of orders that were not always there, and the version that brought them."""
+
+LEAVING_SINCE = (0, 2)
 
 
 def giver(command: Command) -> str:
@@ -30,7 +32,15 @@ def giver(command: Command) -> str:
 
 def too_new(state: ClusterState, order: Order) -> str:
     """Why an order must not enter the log yet; empty when it may."""
-    since = SINCE.get(type(order), (0, 0))
+    return _too_old(state, SINCE.get(type(order), (0, 0)))
+
+
+def may_leave(state: ClusterState) -> bool:
+    """Whether every load balancer knows what a node means that is about to stop."""
+    return not _too_old(state, LEAVING_SINCE)
+
+
+def _too_old(state: ClusterState, since: tuple[int, int]) -> str:
     old = [lb for _, lb in sorted(state.load_balancers.items()) if _version(lb.version) < since]
     if not old:
         return ""
@@ -46,6 +56,10 @@ def carry_out(draft: Draft, order: Order) -> Outcome:
             return Rejected(f"no load balancer is at {order.to}")
         to = f"to be {order.to}" if order.to else "to be another one"
         draft.record("leader", draft.leader or "none", to, _cause("an operator asks for it", order.given))
+        return Applied(draft.transitions())
+    if isinstance(order, Noted):
+        subject, before, after = (text[:WORDS_MAX] for text in (order.subject, order.before, order.after))
+        draft.record(subject, before, after, _cause(order.cause[:WORDS_MAX], order.given))
         return Applied(draft.transitions())
     node = draft.nodes.get(order.node)
     if node is None:
@@ -75,7 +89,7 @@ def _drain(draft: Draft, node: Node, order: Drain) -> None:
     cause = _cause("an operator drains it" if order.on else "an operator ended its draining", order.given)
     if order.on and phase is Phase.ROUTING:
         draft.turn(node, Phase.DRAINING, cause)
-    elif not order.on and phase is Phase.DRAINING:
+    elif not order.on and phase is Phase.DRAINING and not node.rests:
         draft.turn(node, Phase.ROUTING, cause)
     else:
         words = [phase.value, f"{phase.value}, to be drained"]

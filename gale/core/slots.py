@@ -17,6 +17,9 @@ from array import array
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import chain, compress
+from operator import not_
 
 from gale.core.view import NO_NODE
 
@@ -40,14 +43,21 @@ class SlotTable:
 def rebalance(table: SlotTable, weights: Mapping[int, int]) -> SlotTable:
     """The table for these nodes: number (1..65535) -> weight (1 or more), with the least movement from `table`.
 
-    It is made while the loop waits, so of the many slots only those that are loose are looked at one by one.
+    It is made while the loop waits, and many one after the other when a load balancer catches up. So of the many slots
+    only those that may have to move are looked at one by one, and a node that goes and comes again and again, which
+    brings back the same tables, costs next to nothing.
     """
+    return _rebalanced(table, tuple(weights.items()))
+
+
+@lru_cache(maxsize=16)
+def _rebalanced(table: SlotTable, numbers_weights: tuple[tuple[int, int], ...]) -> SlotTable:
+    weights = dict(numbers_weights)
     owners = list(memoryview(table.owners).cast("H"))
     previous = list(memoryview(table.previous).cast("H"))
-    returned = not weights.keys().isdisjoint(previous)
+    remembered = list(map(weights.__contains__, previous))
     held = Counter(owners)
-    own = _own(held, owners, previous, weights) if returned else held
-    targets = _targets(len(owners), held, own, weights)
+    targets = _targets(len(owners), held, held - Counter(compress(owners, remembered)), weights)
     need = {number: target - held[number] for number, target in targets.items()}  # below zero: slots to give away
 
     def move(slot: int, to: int) -> None:
@@ -60,31 +70,26 @@ def rebalance(table: SlotTable, weights: Mapping[int, int]) -> SlotTable:
         if to != NO_NODE:
             need[to] -= 1
 
-    def must_move(slot: int) -> bool:
-        return need.get(owners[slot], -1) < 0
-
-    keep_all = {number for number, count in need.items() if count >= 0}
-    loose = [slot for slot, owner in enumerate(owners) if owner not in keep_all]
-    for slot in loose:
-        if need.get(previous[slot], 0) > 0 and must_move(slot):
+    giving = {owner for owner in held if need.get(owner, -1) < 0}
+    loose = list(compress(range(len(owners)), map(giving.__contains__, owners)))
+    taking = {number for number, count in need.items() if count > 0}
+    for slot in compress(loose, map(taking.__contains__, map(previous.__getitem__, loose))):
+        if need[previous[slot]] > 0 and need.get(owners[slot], -1) < 0:
             move(slot, previous[slot])
 
-    # Slots that an absent node owned before are given away last, so that it finds them when it returns.
-    absent_last = sorted(loose, key=lambda slot: previous[slot] not in targets and previous[slot] != NO_NODE)
+    # As many must still move as nodes need, or all where there is no node. Slots that an absent node owned before are
+    # given away last, so that it finds them when it returns.
     receivers = [number for number in sorted(targets) for _ in range(need[number])]
-    for slot in absent_last:
-        if must_move(slot):
-            move(slot, receivers.pop() if receivers else NO_NODE)
-    if returned:
-        previous = [NO_NODE if before in targets else before for before in previous]
+    if receivers or not targets:
+        present = {NO_NODE, *targets}
+        first = [previous[slot] in present for slot in loose]
+        for slot in chain(compress(loose, first), compress(loose, map(not_, first))):
+            if need.get(owners[slot], -1) < 0:
+                move(slot, receivers.pop() if receivers else NO_NODE)
+    for slot in compress(range(len(owners)), remembered):
+        if previous[slot] in targets:
+            previous[slot] = NO_NODE
     return SlotTable(array("H", owners).tobytes(), array("H", previous).tobytes())
-
-
-def _own(held: Counter[int], owners: list[int], previous: list[int], weights: Mapping[int, int]) -> Counter[int]:
-    """How many slots each owner holds that no node which is here remembers."""
-    own = held.copy()
-    own.subtract(owner for owner, before in zip(owners, previous, strict=True) if before in weights)
-    return own
 
 
 def _targets(slots: int, held: Counter[int], own: Counter[int], weights: Mapping[int, int]) -> dict[int, int]:

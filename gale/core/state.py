@@ -38,7 +38,8 @@ FORWARDING = (Phase.ROUTING, Phase.DRAINING)
 
 @dataclass(frozen=True, slots=True)
 class NodeInfo:
-    """What a node says of itself. Without `services` it serves all of them; without `address6` it has no IPv6."""
+    """What a node says of itself. Without `services` it serves all of them; without `address6` it has no IPv6.
+    `leaving`: it is about to stop, and wants no new flows."""
 
     id: str
     address: str
@@ -46,6 +47,7 @@ class NodeInfo:
     services: tuple[str, ...] = ()
     reports_to: int = 1
     address6: str = ""
+    leaving: bool = False
 
     @property
     def addresses(self) -> tuple[str, ...]:
@@ -82,6 +84,16 @@ class Node:
     banned_until_ms: int | None = None
     drained: bool = False
     ordered_weight: int = 0
+
+    @property
+    def stopping(self) -> str:
+        """In words, while it is drained because it will be gone soon; else empty."""
+        return "its gale-node was told to stop" if self.info.leaving and self.phase is Phase.DRAINING else ""
+
+    @property
+    def rests(self) -> bool:
+        """It is to get no new flows, by an order or by its own wish."""
+        return self.drained or self.info.leaving
 
     @property
     def weight(self) -> int:

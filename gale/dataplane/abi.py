@@ -28,7 +28,7 @@ class Action(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """A line of bpf/verdict.h: `name` in lower case, as counters show it."""
+    """A line of bpf/verdict.h or bpf/decap.c: `name` in lower case, as counters show it."""
 
     name: str
     action: Action
@@ -36,9 +36,9 @@ class Verdict:
 
 
 @cache
-def verdicts() -> tuple[Verdict, ...]:
-    """Every verdict; its place is its index in the map of counters."""
-    text = (BPF_DIRECTORY / "verdict.h").read_text()
+def verdicts(source: str = "verdict.h") -> tuple[Verdict, ...]:
+    """Every verdict that this file of bpf/ lists; its place is its index in the map of counters."""
+    text = (BPF_DIRECTORY / source).read_text()
     return tuple(
         Verdict(match["name"].lower(), Action[match["action"]], match["meaning"]) for match in _VERDICT.finditer(text)
     )

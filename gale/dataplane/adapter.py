@@ -14,6 +14,7 @@ from dataclasses import replace
 import structlog
 
 from gale.core.plan import ClearNode, SetNode, SetSlots, Write
+from gale.dataplane import jiffies
 from gale.dataplane.address import packed
 from gale.dataplane.attach import Attachment
 from gale.dataplane.counters import counters, verdicts
@@ -26,6 +27,7 @@ from gale.dataplane.neighbours import Way, told
 from gale.dataplane.program import Program
 from gale.dataplane.reach import Reach
 from gale.dataplane.settings import DataplaneSettings, Listener
+from gale.dataplane.strays import Strays, Sweeper
 from gale.dataplane.takeover import Start
 from gale.errors import DataplaneError
 from gale.ports import Counters, Explanation, Question, Reached
@@ -62,6 +64,8 @@ class BpfDataplane:
         if "l4" in self._maps.directory.modes:
             returns = self._program.maps["returns"]
             self._farewell = Farewell(returns, settings.public_interface, self._birth, self._destinations)
+        self._strays = Strays(self._program.maps["strays"], self._maps, settings.services, self._birth)
+        self._sweeper = Sweeper(self._strays, self._maps)
         self.flows = Flows(
             self._program,
             settings,
@@ -69,6 +73,7 @@ class BpfDataplane:
             self._birth,
             self._addresses.__getitem__,
             self._farewell,
+            self._strays,
         )
 
     def close(self) -> None:
@@ -84,6 +89,7 @@ class BpfDataplane:
     def attach(self) -> None:
         """Programs of an earlier gale-lb are replaced atomically. `attachment` then says what came of it."""
         self.attachment = self._started.attach()
+        self._strays.attached_at = jiffies.now()
         self._reach.set_native(self.attachment.public_mode == "native")
         for number in self._started.left_behind():
             self.farewell(number)
@@ -134,7 +140,8 @@ class BpfDataplane:
 
     async def counters(self) -> Counters:
         """What was counted since the maps were made."""
-        return await counters(self._program.maps, self._settings.services, self._addresses)
+        counted = await counters(self._program.maps, self._settings.services, self._addresses)
+        return replace(counted, moved=self._maps.moved_slots())
 
     async def explain(self, question: Question) -> Explanation:
         """Run the program on such a packet, over the maps as they are, without leaving a trace: the first time in
@@ -198,7 +205,7 @@ class BpfDataplane:
 
     def _work(self) -> None:
         """A slice of what there is to do; the loop does the rest."""
-        left = self._reach.work()
+        left = self._reach.work() | self._sweeper.work()
         if self._farewell:
             try:
                 left |= self._farewell.work()

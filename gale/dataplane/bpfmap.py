@@ -171,10 +171,14 @@ class BpfMap:
         except OSError as error:
             raise DataplaneError(f"map {self.name}: its memory cannot be mapped: {error.strerror}") from error
 
-    def _batches(self, first: int, count: int | None) -> Iterator[tuple[bytes, bytes]]:
+    def batches(self, most: int) -> Iterator[tuple[bytes, bytes]]:
+        """Keys and values of every entry, at most so many together; each by a system call of its own."""
+        yield from self._batches(0, None, most)
+
+    def _batches(self, first: int, count: int | None, most: int | None = None) -> Iterator[tuple[bytes, bytes]]:
         """Keys and values. Only an array has a `first`: the kernel is given the place before it, to go on from."""
         left = self.max_entries if count is None else count
-        most = min(left, self._most_entries())
+        most = min(left, most or self._most_entries())
         keys = ctypes.create_string_buffer(most * self.key_size)
         values = ctypes.create_string_buffer(most * self.value_size)
         before, follows = (first - 1).to_bytes(self.key_size, sys.byteorder) if first else b"", first > 0

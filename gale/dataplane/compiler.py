@@ -31,6 +31,7 @@ PARTS = (
     "head.c",
     "explain.c",
     "slots.c",
+    "moved.c",
     "toobig.c",
     "fragments.c",
     "flows.c",

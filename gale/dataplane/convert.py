@@ -23,7 +23,7 @@ from gale.dataplane.words import FLAGS_SHIFT, WORD, flags, flags_of
 _BLOCK = 1 << 12
 _MANY = 1 << 12
 _FRAME_HEAD = bytes(14)
-_FRAME_ENTRIES = 32
+_FRAME_ENTRIES = 32  # at most
 _WAYS = {"flows": (0, 1, 2, 3), "returns": (0,)}
 """The places an entry may have, from the first one: FLOW_WAYS of bpf/flow.h."""
 
@@ -35,8 +35,8 @@ _PLACES = {"flows": "gale_flow_places", "returns": "gale_return_places"}
 
 def places_program(program: Program) -> Program:
     """With the same constants as the packet path."""
-    names = dict.fromkeys(_PLACES.values(), "xdp")
-    return load_source(source("places.c"), program.cflags, names, late=program.late)
+    names, cflags = dict.fromkeys(_PLACES.values(), "xdp"), [*program.cflags, f"-DENTRIES={_FRAME_ENTRIES}"]
+    return load_source(source("places.c"), cflags, names, late=program.late)
 
 
 class Conversion:

@@ -1,4 +1,5 @@
-"""The flows of l4, for operators: some of them, how many there are, and an end to them.
+"""Flows, for operators: some of those of l4, how many there are, and an end to them. Of l2 and l3 those are counted
+that are known, because their slot has moved (strays.py).
 
 One question at a time goes through the table (flowtable.py), and after each slice of time the loop has its turn.
 
@@ -26,6 +27,7 @@ from gale.dataplane.frames import ACK, PROTOCOL_TCP, frame, segment
 from gale.dataplane.listeners import Directory, Known
 from gale.dataplane.program import Program, load_source
 from gale.dataplane.settings import DataplaneSettings
+from gale.dataplane.strays import Row, Strays
 from gale.dataplane.testrun import run_program
 from gale.dataplane.words import birth_of
 from gale.errors import DataplaneError
@@ -36,12 +38,12 @@ BUSY_S, BUSY_TRIES = 0.01, 100
 
 _CHOICE = struct.Struct("=QII")
 """struct choice of bpf/kill.c."""
-_CHOICES = 16
+_CHOICES = 16  # in a frame, at most
 _FRAME_HEAD = bytes(14)
 _TYPE = 2  # bytes before the packet, of a frame without MAC addresses
 _LONG_AGO = 1 << 30  # bytes
 _FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
-_NO_L4 = "no service is of mode l4: flows of l2 and l3 are not known here, for nodes answer clients directly"
+_NO_L4 = "no service is of mode l4: flows of l2 and l3 are not listed, for nodes answer clients directly"
 
 
 class Flows:
@@ -50,6 +52,7 @@ class Flows:
     directory  of the listeners: what a flow's client connected to
     births     of the nodes
     addresses  of the node that has this number
+    strays     what is known of l2 and l3, which is counted, too
     """
 
     def __init__(
@@ -60,11 +63,14 @@ class Flows:
         births: Births,
         addresses: Callable[[int], tuple[str, str]],
         farewell: Farewell | None,
+        strays: Strays,
     ) -> None:
+        self._strays = strays
         self._program, self._settings, self._services = program, settings, settings.services
         self._directory, self._births, self._addresses, self._farewell = directory, births, addresses, farewell
         self._turn = asyncio.Lock()
         self._killer: Program | None = None
+        self.killed = 0
 
     async def some(self, choice: FlowChoice, most: int) -> tuple[list[Flow], bool]:
         flows, now, node = list[Flow](), jiffies.now(), self._nodes()
@@ -80,14 +86,27 @@ class Flows:
         return flows, False
 
     async def count(self, choice: FlowChoice) -> FlowCounts:
-        seen: Counter[tuple[int, int, int, str]] = Counter()
+        counted = Counter[Row]()
         async with self._turn:
-            entries = self._directory().entries
-            async for part, found in self._walk(choice, jiffies.now()):
-                if found:
-                    listeners, numbers, words = part.shorts("listener"), part.shorts("number"), part.words
-                    seen.update((listeners[at], numbers[at], birth_of(words[at]), state) for at, state in found)
-        node, counted = self._nodes(), Counter[tuple[str, str, int | None, str]]()
+            end = time.monotonic() + SLICE_S
+            for some in self._strays.count(choice, jiffies.now()):
+                counted += some
+                end = await _turns(end)
+            if self._farewell is not None:
+                counted += await self._count_l4(choice)
+        return counted
+
+    def settled(self, node: int) -> bool:
+        return self._strays.settled(node)
+
+    async def _count_l4(self, choice: FlowChoice) -> Counter[Row]:
+        seen: Counter[tuple[int, int, int, str]] = Counter()
+        entries = self._directory().entries
+        async for part, found in self._walk(choice, jiffies.now()):
+            if found:
+                listeners, numbers, words = part.shorts("listener"), part.shorts("number"), part.words
+                seen.update((listeners[at], numbers[at], birth_of(words[at]), state) for at, state in found)
+        node, counted = self._nodes(), Counter[Row]()
         for (listener, number, birth, state), many in seen.items():
             known = entries[listener]
             counted[service_of(known, self._services), known.protocol, node(number, birth), state] += many
@@ -102,6 +121,7 @@ class Flows:
                 for begin in range(0, len(found), _CHOICES):
                     ended = _kill(killer, part, [place for place, _ in found[begin : begin + _CHOICES]])
                     killed += len(ended)
+                    self.killed += len(ended)
                     states = dict(found[begin : begin + _CHOICES])
                     for place in ended:
                         if states[place] == "established":
@@ -195,7 +215,8 @@ def _flow(
 def _killer(program: Program) -> Program:
     """Over the live tables. Takes a second when it is compiled."""
     text = source("head.c", "flows.c", "kill.c")
-    return load_source(text, program.cflags, {"gale_kill": "xdp"}, program.maps, program.late)
+    cflags = [*program.cflags, f"-DCHOICES={_CHOICES}"]
+    return load_source(text, cflags, {"gale_kill": "xdp"}, program.maps, program.late)
 
 
 def _kill(killer: Program, part: Part, places: list[int]) -> list[int]:

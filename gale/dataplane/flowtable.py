@@ -13,7 +13,7 @@ from ipaddress import IPv4Network, IPv6Network
 from typing import Any
 
 from gale.dataplane import jiffies
-from gale.dataplane.address import packed
+from gale.dataplane.address import packed, version
 from gale.dataplane.bpfmap import BpfMap
 from gale.dataplane.listeners import Known
 from gale.dataplane.settings import PROTOCOLS
@@ -23,6 +23,7 @@ from gale.ports import FlowChoice
 _PLACES = 4_096  # of the table that are looked at together
 _SHORT, _ADDRESS = 2, 16  # bytes
 _STAMP = 0xFFFFFFFF
+_LEAD = 1 << 16  # jiffies, a minute or more
 _ALL_FLAGS = range(0x100)
 
 Births = Callable[[int], int | None]
@@ -45,7 +46,9 @@ def wanted(choice: FlowChoice, entries: Mapping[int, Known], services: tuple[str
     meant = {
         number
         for number, known in entries.items()
-        if known.mode == "l4" and choice.service in ("", service_of(known, services))
+        if known.mode == "l4"
+        and choice.service in ("", service_of(known, services))
+        and (choice.clients is None or choice.clients.version == version(known.address))
     }
     birth = None if choice.node is None else births(choice.node)
     return Wanted(choice, meant, birth, *_prefix(choice.clients))
@@ -128,14 +131,14 @@ def chosen(part: Part, meant: Wanted, now: int) -> list[tuple[int, str]]:
 
 
 def quiet_for_s(word: int, now: int) -> float:
-    """Since the flow was last seen."""
+    """Since the flow was last seen. `word`: of its entry, or the stamp alone; `now`: jiffies."""
     return _quiet(word, now) / jiffies.per_second()
 
 
 def _quiet(word: int, now: int) -> int:
-    """Jiffies. A stamp may be later than `now`, which was read before it."""
+    """Jiffies. A stamp may be a little later than `now`, which was read before it."""
     ticks = (now - word) & _STAMP
-    return 0 if ticks > _STAMP // 2 else ticks
+    return 0 if ticks > _STAMP - _LEAD else ticks
 
 
 @cache

@@ -75,6 +75,18 @@ class Directory:
         """Those that nodes take for l2 and l3."""
         return frozenset(each.address for each in self.entries.values() if each.mode != "l4")
 
+    def direct_services(self, services: tuple[str, ...]) -> frozenset[str]:
+        """Those that nodes answer directly (l2, l3), or did when connections began that go on."""
+        served = (each.service for each in self.entries.values() if each.mode != "l4")
+        return frozenset(services[number] for number in served if number < len(services))
+
+    def services_in(self, old: "Directory", services: tuple[str, ...]) -> dict[str, int]:
+        """The numbers that services had in an old directory, by the listeners that are in both."""
+        both = (
+            (each.service, old.entries[place].service) for place, each in self.entries.items() if place in old.entries
+        )
+        return {services[now]: before for now, before in both if now < len(services) and before != NO_SERVICE}
+
     @property
     def modes(self) -> frozenset[str]:
         """Also of entries that are not served: their flows go on."""

@@ -7,19 +7,20 @@ may write to the maps of this machine, and a mistake of our own should be seen b
 import ctypes
 import socket
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from gale.dataplane import listeners
+from gale.dataplane import jiffies, listeners, moves
 from gale.dataplane.address import packed
 from gale.dataplane.bpfmap import BpfMap
 from gale.dataplane.hop import PUBLIC_LINK, Hop
 from gale.dataplane.layout import fields
 from gale.dataplane.links import interface_index
 from gale.dataplane.listeners import Directory
+from gale.dataplane.moves import Table
 from gale.dataplane.program import Program
 from gale.dataplane.settings import DataplaneSettings
 from gale.errors import DataplaneError
@@ -53,10 +54,12 @@ class Born:
 
 
 _NOBODY: Mapping[int, Born] = MappingProxyType({})
+_NO_TABLES: Mapping[str, Table] = MappingProxyType({})
 
 
 class Maps:
-    """Starts from `directory`, and with `born`, what an earlier start's numbers of nodes stood for."""
+    """Starts from `directory`, with `born`, what an earlier start's numbers of nodes stood for, and with the slot
+    `tables` that it has left."""
 
     def __init__(
         self,
@@ -64,6 +67,7 @@ class Maps:
         settings: DataplaneSettings,
         directory: Directory | None = None,
         born: Mapping[int, Born] = _NOBODY,
+        tables: Mapping[str, Table] = _NO_TABLES,
     ) -> None:
         self.directory = directory or listeners.number(settings.listeners, settings.services)
         self._maps = program.maps
@@ -72,7 +76,10 @@ class Maps:
         self._born = dict(born)
         self._wrote = {name: bytearray(self._maps[name].value_size * self._maps[name].max_entries) for name in _ARRAYS}
         self._links: dict[int, bytes] = {}
-        self._slots: dict[str, bytes] = {}
+        self.learning = jiffies.ticks(settings.learning_s)
+        self.tables: dict[str, Table] = {}
+        self._tables_before = {name: table for name, table in tables.items() if len(table.owners) == self._slots_size}
+        self._direct = self.directory.direct_services(settings.services)
         leaf = self._maps["directory"].Leaf()
         listeners.write(self.directory, leaf)
         self._write("directory", 0, leaf)
@@ -121,30 +128,63 @@ class Maps:
             raise DataplaneError(f"service {service!r} is not one of {', '.join(self._services)}")
         if len(owners) != self._slots_size:
             raise DataplaneError(f"slots of {service}: {len(owners)} bytes instead of {self._slots_size}")
+        held = self.tables.get(service) or self._tables_before.get(service)
+        if held and service in self._direct and self.learning:
+            self._put_table(service, moves.moved(held, owners, jiffies.now(), self.learning))
+        else:
+            self._put_table(service, Table.of(owners))
+
+    def settle(self, service: str, slots: Iterable[int]) -> None:
+        """No flow needs to be looked for in these slots any more."""
+        self._put_table(service, moves.settled(self.tables[service], slots))
+
+    def renew(self, service: str, slots: Iterable[int], since: int) -> None:
+        """These slots count as flagged since then, in jiffies."""
+        self._put_table(service, moves.renewed(self.tables[service], slots, since))
+
+    def moved_slots(self) -> dict[str, int]:
+        """How many are flagged, of each service of l2 and l3."""
+        return {service: len(table.moved) for service, table in self.tables.items() if service in self._direct}
+
+    def _put_table(self, service: str, table: Table) -> None:
         first = _TABLES_PER_SERVICE * self._services[service]
         spare = first + 1 if self._in_use(service) == first else first
-        self._maps["slot_tables"].update(spare, owners)
+        self._maps["slot_tables"].update(spare, table.as_bytes())
         self._write("active", self._services[service], ctypes.c_uint32(spare))
-        self._slots[service] = owners
+        self.tables[service] = table
 
     def verify(self) -> tuple[str, ...]:
         """What the kernel holds and should not, one line each, and mends it."""
         found = [line for name in _ARRAYS for line in self._mend_array(self._maps[name], self._wrote[name])]
-        links, tables = self._maps["links"], self._maps["slot_tables"]
+        links = self._maps["links"]
         for place in range(links.max_entries):
             held, should = links.lookup(place), self._links.get(place)
             if held != should and self._mend_link(place, should):
                 found.append(f"map links, entry {place}: {_text(held)} instead of {_text(should)}")
-        for service, owners in self._slots.items():
-            held = tables.lookup(self._in_use(service)) or bytes(len(owners))
-            if held != owners:
-                pairs = zip(memoryview(held).cast("H"), memoryview(owners).cast("H"), strict=True)
-                many = sum(has != should for has, should in pairs)
-                found.append(
-                    f"service {service}: {many} of {len(owners) // 2} slots name another node than they should"
-                )
-                tables.update(self._in_use(service), owners)
+        for service, table in self.tables.items():
+            found += self._mend_table(service, table)
         return tuple(found)
+
+    def _mend_table(self, service: str, should: Table) -> list[str]:
+        place, found = self._in_use(service), list[str]()
+        held = Table.of_bytes(self._maps["slot_tables"].lookup(place) or should.as_bytes())
+        if held.owners != should.owners:
+            pairs = zip(memoryview(held.owners).cast("H"), memoryview(should.owners).cast("H"), strict=True)
+            wrong = [has ^ want for has, want in pairs if has != want]
+            others, flags = sum(each != moves.MOVED for each in wrong), wrong.count(moves.MOVED)
+            if others:
+                found.append(
+                    f"service {service}: {others} of {self._slots_size // 2} slots name another node than they should"
+                )
+            if flags:
+                found.append(
+                    f"service {service}: {flags} slots are flagged as moved that are not, or the other way round"
+                )
+        if held.moves != should.moves:
+            found.append(f"service {service}: other moves of slots than those that were noted")
+        if found:
+            self._maps["slot_tables"].update(place, should.as_bytes())
+        return found
 
     def _mend_link(self, place: int, should: bytes | None) -> bool:
         """False if there is nothing to mend: the kernel has emptied the place, because the interface is gone."""
@@ -189,6 +229,15 @@ def born_before(nodes: BpfMap) -> dict[int, Born]:
             known = packed(socket.inet_ntoa(address)) if any(address) else _NONE
             found[number] = Born(leaf.birth, known, bytes(memoryview(leaf).cast("B")[_place(leaf, "address6")]))
     return found
+
+
+def tables_before(maps: Mapping[str, BpfMap], numbers: Mapping[str, int]) -> dict[str, Table]:
+    """The slot tables that an earlier start has left, by service. `numbers`: those that its services had."""
+    if not {"active", "slot_tables"} <= maps.keys():
+        return {}
+    active, tables = maps["active"], maps["slot_tables"]
+    held = {service: tables.lookup(active.lookup(number)) for service, number in numbers.items()}
+    return {service: Table.of_bytes(table) for service, table in held.items() if table}
 
 
 def _fill(leaf: Any, name: str, value: bytes) -> None:

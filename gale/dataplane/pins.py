@@ -43,13 +43,13 @@ from gale.errors import DataplaneError, HostError
 
 log = structlog.get_logger()
 
-KEPT = ("flows", "returns", "fragments")
+KEPT = ("flows", "returns", "fragments", "strays")
 """Maps that a start goes on with."""
 
 _OF_THE_KERNEL = {"maps.debug", "progs.debug"}
 """What a BPF file system has from the start."""
 
-_DESCRIBED = (*KEPT, "directory", "nodes")
+_DESCRIBED = (*KEPT, "directory", "nodes", "active", "slot_tables")
 _LAYOUT = Layout("layout", ARRAY, 4, 1 << 16, 1, 0, "unsigned int", "unsigned char")
 _SECRETS = Layout("secrets", ARRAY, 4, 16, 1, 0, "unsigned int", "unsigned long long")
 _TWO_NUMBERS = struct.Struct("=2Q")

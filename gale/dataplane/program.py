@@ -36,6 +36,10 @@ PRIVATE_PROGRAM = "gale_private"
 FLOW_PLACES_EACH, RETURN_PLACES_EACH, FRAGMENTS = 4, 2, 16384
 """Places in the tables for each flow of the settings, which may be known at a time."""
 
+STRAYS = 1 << 17
+"""Flows of l2 and l3 that may be known at a time, in slots that have moved. Another number leaves those behind that an
+earlier start has left."""
+
 _NOTHING: Mapping[str, BpfMap] = MappingProxyType({})
 _NO_PROGRAMS: Mapping[str, str] = MappingProxyType({})
 _NONE_LATE: Mapping[str, int] = MappingProxyType({})
@@ -170,10 +174,12 @@ def constants(settings: DataplaneSettings, modes: frozenset[str]) -> list[str]:
         "FLOW_PLACES": FLOW_PLACES_EACH * flows,
         "RETURN_PLACES": RETURN_PLACES_EACH * flows,
         "FRAGMENTS": FRAGMENTS,
+        "STRAYS": STRAYS if modes & {"l2", "l3"} else 1,
         **{f"WITH_{mode.upper()}": int(mode in modes) for mode in ("l2", "l3", "l4")},
         "WITH_IPV6": int(any(":" in listener.address for listener in settings.listeners)),
         "HAS_SOURCE6": int(settings.source_address6 is not None),
         "JIFFIES_PER_S": jiffies.per_second(),
+        "LEARNING": jiffies.ticks(settings.learning_s),
     }
     return [f"-D{name}={value}" for name, value in values.items()]
 

@@ -54,6 +54,7 @@ class DataplaneSettings:
     source_address6    likewise IPv6; None if it has none
     slots              of each service: a power of two
     flows              known at a time in l4, a power of two; the least valuable make room for new ones
+    learning_s         after a slot of l2 or l3 has moved: so long a connection that nobody knows is the earlier owner's
     """
 
     public_interface: str
@@ -63,6 +64,7 @@ class DataplaneSettings:
     listeners: tuple[Listener, ...]
     slots: int
     flows: int = 1 << 18
+    learning_s: float = 60.0
 
     def __post_init__(self) -> None:
         if not self.listeners:

@@ -24,7 +24,7 @@ from gale.dataplane.convert import Conversion
 from gale.dataplane.farewell import forget
 from gale.dataplane.hold import is_held
 from gale.dataplane.links import interface_index
-from gale.dataplane.maps import Maps, born_before
+from gale.dataplane.maps import Maps, born_before, tables_before
 from gale.dataplane.pins import KEPT, Old, Pins
 from gale.dataplane.program import PRIVATE_PROGRAM, PUBLIC_PROGRAM, Program, Secrets, load
 from gale.dataplane.settings import DataplaneSettings
@@ -55,18 +55,19 @@ class Start:
         self._pins = Pins(self._public)
         old = self._pins.find()
         known = old.maps if old else {}
-        tables = [known[name] for name in TABLES if name in known]
+        flows = [known[name] for name in TABLES if name in known]
         before = listeners.read(known["directory"][0]) if "directory" in known else listeners.Directory({})
-        directory = listeners.number(settings.listeners, settings.services, before, _numbers_in_use(tables))
+        directory = listeners.number(settings.listeners, settings.services, before, _numbers_in_use(flows))
         if directory.given_up:
-            log.warning("flows of listeners that are gone are given up", flows=forget(tables, directory.given_up))
+            log.warning("flows of listeners that are gone are given up", flows=forget(flows, directory.given_up))
         secrets = old.secrets if old else Secrets.new()
         adopt = {name: known[name] for name in KEPT if name in known}
         self.program = _loaded(settings, adopt, secrets, directory.modes)
         self.replaces = attach.xdp_program(self._public) == PUBLIC_PROGRAM
         self.nodes_prepare = bool(directory.addresses_of_nodes() - before.addresses_of_nodes())
         self._born = born_before(known["nodes"]) if "nodes" in known else {}
-        self.maps = Maps(self.program, settings, directory, self._born)
+        tables = tables_before(known, directory.services_in(before, settings.services))
+        self.maps = Maps(self.program, settings, directory, self._born, tables)
         self.adopted = self.program.adopted
         self._pinned = self._pins.describe(self.program, secrets)
         self._conversions = self._to_convert(old)

@@ -11,11 +11,13 @@ Everything it knows is on disk (store.py), so any process can go on with a lab t
 """
 
 import os
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from gale.config import load_lb, load_node
@@ -37,6 +39,7 @@ from gale.lab.topology import (
     is_lab_namespace,
 )
 from gale.lab.traffic import Plan
+from gale.leaving import NO_NEW_FLOWS
 
 STOP_WITHIN_S = 10.0
 GOODBYE_GRACE_S = 0.3  # from the node's goodbye until the load balancers have taken it out
@@ -182,15 +185,22 @@ class Lab:
             self._start(notes, self._program_instance(notes, name))
 
     def stop(self, name: str) -> None:
-        """End a load balancer's or a node's programs in good order: a node says goodbye before its server ends."""
+        """End a load balancer's or a node's programs in good order: a node's server when it gets no new flows, and its
+        agent when those that it had have ended."""
         with self.store.locked():
             notes = self._notes()
             instance = self._program_instance(notes, name)
             running = self._running(notes, instance)
+            said, end_s = self.log(name).count(NO_NEW_FLOWS), time.monotonic() + STOP_WITHIN_S
             if agent := running.pop("agent", None):
-                processes.end([agent], STOP_WITHIN_S)
+                processes.send(agent, signal.SIGTERM)
+                while self.log(name).count(NO_NEW_FLOWS) == said and processes.alive(agent):
+                    if time.monotonic() > end_s:
+                        break
+                    time.sleep(POLL_S)
                 time.sleep(GOODBYE_GRACE_S)
             processes.end(list(running.values()), STOP_WITHIN_S)
+            processes.kill(processes.wait_gone([agent] if agent else [], STOP_WITHIN_S))
 
     def kill(self, name: str) -> None:
         """SIGKILL: a load balancer's or a node's programs are gone at once, and nobody is told."""
@@ -207,8 +217,10 @@ class Lab:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What makes a gale-ctl that is run inside an operator's; nothing is needed in a lab without certificates."""
-        return certificates.environment(self.store.tls) if self._notes().options.tls else {}
+        """What makes a gale-ctl that is run inside ask there, and not at the socket of a gale-lb of this machine, which
+        namespaces do not hide; and an operator's, in a lab with certificates."""
+        proof = certificates.environment(self.store.tls) if self._notes().options.tls else {}
+        return {"GALE_SERVER": f"127.0.0.1:{API_PORT}", **proof}
 
     def run(self, name: str, command: Sequence[str], timeout_s: float = 30.0) -> subprocess.CompletedProcess[str]:
         """Run a command to its end in an instance's namespace, with its output caught."""
@@ -229,10 +241,12 @@ class Lab:
         rate: float = 100.0,
         interval_s: float = 0.2,
         duration_s: float = 600.0,
+        keep: bool = False,
     ) -> Traffic:
-        """Requests from the client, to every load balancer unless told; counts are per endpoint, rate 0 is no limit."""
+        """Requests from the client, to every load balancer unless told; counts are per endpoint, rate 0 is no limit.
+        `keep`: connections are used again."""
         topology = self.topology
-        plan = Plan(tuple(endpoints or topology.endpoints), concurrency, rate, interval_s, duration_s)
+        plan = Plan(tuple(endpoints or topology.endpoints), concurrency, rate, interval_s, duration_s, keep)
         return Traffic(topology.client.namespace, plan, self.store.log("traffic"))
 
     def orders(
@@ -290,9 +304,9 @@ class Lab:
         arguments += [f"--seed={seed}", f"--first-port={first_port}", *(f"--source={source}" for source in sources)]
         return Flows(self.topology.instance(client).namespace, arguments, self.store.log("flows"))
 
-    def load(self, endpoint: str, connections: int = CONNECTIONS) -> Load:
-        """wrk from the client, to one load balancer: as many requests as go through."""
-        return Load(self.command("client", []), endpoint, connections)
+    def load(self, endpoint: str, connections: int = CONNECTIONS, script: Path | None = None) -> Load:
+        """wrk from the client, to one load balancer: as many requests as go through, or as its script paces them."""
+        return Load(self.command("client", []), endpoint, connections, script)
 
     def watch(self, interval_s: float = 0.1, *, inside: str | None = None, local: bool = False) -> Watch:
         """Every load balancer's view of the cluster, asked again and again from the private side.

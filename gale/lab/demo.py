@@ -27,7 +27,7 @@ REMOVED_WITHIN_S = 4.0  # the lab's checks_timeout is one second
 BACK_WITHIN_S = 15.0
 LEADER_WITHIN_S = 10.0
 LEVEL_WITHIN_S = 20.0
-QUIET_S = 2.5
+WATCHED_S = 2.5  # the traffic, between two steps
 LOOK_S = 0.02
 SHOW_S = 0.2
 IN_FLIGHT_S = 4.0  # how long before a kill a request may have begun that the kill breaks
@@ -53,15 +53,28 @@ class Figure:
 
 
 class Demo:
-    """Plays rounds in a lab that is up. `check` is called all the time and raises what ends the demo early."""
+    """Plays rounds in a lab that is up.
 
-    def __init__(self, lab: Lab, traffic: Traffic, watch: Watch, stage: Stage, check: Callable[[], None]) -> None:
+    check      called all the time, and raises what ends the demo early
+    watched_s  for how long the traffic is watched between two steps
+    """
+
+    def __init__(
+        self,
+        lab: Lab,
+        traffic: Traffic,
+        watch: Watch,
+        stage: Stage,
+        check: Callable[[], None],
+        watched_s: float = WATCHED_S,
+    ) -> None:
         self._lab = lab
         self._topology = lab.topology
         self._traffic = traffic
         self._watch = watch
         self._stage = stage
         self._check = check
+        self._watched_s = watched_s
         self._shown_s = 0.0
         self._windows: list[Window] = []
 
@@ -105,7 +118,7 @@ class Demo:
     def _all_well(self) -> None:
         self._stage.say(f"{self._leader().name} leads, and clients send requests to every load balancer.")
         seen = self._quiet(time.monotonic())
-        self._stage.say(f"{seen.ok} answered in {QUIET_S} s, {seen.failed} failed; {shares(seen.nodes)}.")
+        self._stage.say(f"{seen.ok} answered in {self._watched_s:g} s, {seen.failed} failed; {shares(seen.nodes)}.")
 
     def _lose_a_node(self, node: Instance) -> list[Figure]:
         self._stage.say(f"Killing {node.name} with SIGKILL, its agent and its HTTP server: nobody is told.")
@@ -141,7 +154,7 @@ class Demo:
         self._stage.say(f"{node.name} routes again on every load balancer after {took}.")
         seen = self._quiet(back + NOTICED_S)
         if not seen.nodes[node.name]:
-            raise LabError(f"{node.name} routes again, but no request reached it in {QUIET_S} s")
+            raise LabError(f"{node.name} routes again, but no request reached it in {self._watched_s:g} s")
         self._stage.say(f"{seen.ok} answered since, {seen.failed} failed; {shares(seen.nodes)}.")
         return [Figure(f"{node.name} started: routes everywhere after", took)]
 
@@ -198,7 +211,7 @@ class Demo:
 
     def _quiet(self, since_s: float) -> Tally:
         """Let time pass, and what the traffic was since then."""
-        end = time.monotonic() + QUIET_S
+        end = time.monotonic() + self._watched_s
         while time.monotonic() < end:
             self._look()
         return self._traffic.between(since_s)

@@ -1,4 +1,5 @@
-"""wrk as a lab's heavy traffic: connections that are kept, as many requests as go through, and every error counted."""
+"""wrk as a lab's heavy traffic: connections that are kept, as many requests as go through unless a script paces them,
+and every error counted."""
 
 import re
 import shutil
@@ -7,6 +8,7 @@ import subprocess
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Self
 
 from gale.errors import LabError
@@ -42,14 +44,20 @@ def parse(said: str) -> LoadResult:
 
 
 class Load:
-    """One wrk, from its start to `end`. `command` runs a command line where the client is."""
+    """One wrk, from its start to `end`. `entering` runs a command line where the client is; `script` is in Lua."""
 
-    def __init__(self, entering: Sequence[str], endpoint: str, connections: int = CONNECTIONS) -> None:
+    def __init__(
+        self, entering: Sequence[str], endpoint: str, connections: int = CONNECTIONS, script: Path | None = None
+    ) -> None:
         if shutil.which("wrk") is None:
             raise LabError("wrk is missing: apt-get install wrk")
-        wrk = ["wrk", f"-t{THREADS}", f"-c{connections}", f"-d{LONGEST_S}s", f"http://{endpoint}/"]
+        how = [f"-t{THREADS}", f"-c{connections}", f"-d{LONGEST_S}s", *(["-s", str(script)] if script else [])]
         self._process = subprocess.Popen(
-            [*entering, *wrk], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+            [*entering, "wrk", *how, f"http://{endpoint}/"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
         )
         self.began_s = time.monotonic()
         self.result: LoadResult | None = None

@@ -34,6 +34,7 @@ class LabOptions:
     tunnel      what carries the packets of l3: "ipv4" or "ipv6"
     iperf       one more service for each mode, at node-0 only, with iperf3 behind it
     flows       how many flows gale-lb's tables have room for; 0: as many as usual
+    learning_time  for how long a slot that has moved learns, in l2 and l3: less than usual, so that tests need not wait
     members     so many load balancers, the first ones, are in the configured list and run; the machines of the others
                 are there and wait to become members. None: all.
 
@@ -53,6 +54,7 @@ class LabOptions:
     far_mtu: int = 0
     nodes_mtu: int = MTU
     flows: int = 0
+    learning_time: str = "3s"
     checks_before_routing: int = 3
     checks_timeout: str = "1s"
     black_list_after_fails: int = -1
@@ -60,6 +62,7 @@ class LabOptions:
     enforce_single_configuration: bool = False
     tls: bool = False
     members: int | None = None
+    drain_timeout: str = "0s"
 
     def __post_init__(self) -> None:
         if self.members is not None and not 1 <= self.members <= self.load_balancers:
@@ -134,6 +137,13 @@ def _iperf(mode: str) -> LabService:
     return LabService(f"{IPERF}{mode}", mode, port, port)
 
 
+WEB = """
+[web]
+address = "private"
+"""
+"""Of load balancers and of nodes: in a lab nobody else is there."""
+
+
 def lb_toml(topology: Topology, options: LabOptions, state_directory: Path, members: Sequence[Instance] = ()) -> str:
     """The configuration of a load balancer; they differ in their state directories alone.
 
@@ -164,13 +174,14 @@ addresses = [
 ]
 
 [forwarding]
-{_forwarding(options, first)}{flows}{services}
+{_forwarding(options, first)}{flows}learning_time = "{options.learning_time}"
+{services}
 [state]
 directory = "{state_directory}"
 
 [api]
 socket = "{state_directory}.sock"
-"""
+{WEB}"""
 
 
 def _service_toml(topology: Topology, options: LabOptions, service: LabService) -> str:
@@ -209,7 +220,8 @@ addresses = [
 
 [node]
 name = "{name}"
-{services}"""
+drain_timeout = "{options.drain_timeout}"
+{services}{WEB}"""
 
 
 def _addresses(lbs: Sequence[Instance]) -> str:

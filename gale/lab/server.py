@@ -9,8 +9,9 @@
     a datagram        the name, a space and the same bytes
 
 It does what a well-behaved server does to a load balancer's flows: connections are kept or closed as the client
-asks, and SIGTERM closes the door, ends idle connections and lets requests that have begun be answered. A datagram is
-answered from the address that it came to, whatever address the way back would suggest.
+asks. SIGTERM closes the door; what is asked then is answered with word that the connection ends, connections that stay
+idle are ended soon, and requests that have begun are answered. A datagram is answered from the address that it came to,
+whatever address the way back would suggest.
 """
 
 import argparse
@@ -29,7 +30,7 @@ BODY_BYTES_MAX = 1 << 28
 DATAGRAM_BYTES_MAX = 65_536
 DATAGRAMS_A_TURN = 64
 END_OF_HEADER = b"\r\n\r\n"
-LAST_REQUESTS_S = 2.0
+IDLE_S, LAST_REQUESTS_S = 0.5, 2.0
 BYTES_PATH = b"/bytes/"
 ANYWHERE = {socket.AF_INET: "0.0.0.0", socket.AF_INET6: "::"}
 # The option that asks for a datagram's destination, and the message that tells it and sets the answer's source.
@@ -137,6 +138,7 @@ class Connection(asyncio.Protocol):
             return
         connection = _field(fields, b"connection")
         last = b"close" in connection or (rest.endswith(b"HTTP/1.0") and b"keep-alive" not in connection)
+        last = last or self._ending()
         answer = self._answers.to(method, rest.partition(b" ")[0], int(size), last=last)
         here = min(int(size), len(self._received))
         self._awaited = int(size) - here
@@ -208,10 +210,15 @@ async def serve(name: str, addresses: dict[socket.AddressFamily, str], ports: li
     await ending.wait()
     for server in servers:
         server.close()
+    await lost(connections, IDLE_S)
     for connection in list(connections):
         connection.close_if_idle()
+    await lost(connections, LAST_REQUESTS_S)
+
+
+async def lost(connections: set[Connection], within_s: float) -> None:
     if connections:
-        await asyncio.wait([connection.lost for connection in connections], timeout=LAST_REQUESTS_S)
+        await asyncio.wait([connection.lost for connection in connections], timeout=within_s)
 
 
 def raise_open_files() -> None:

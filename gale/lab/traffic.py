@@ -2,6 +2,8 @@
 
     python -m gale.lab.traffic --endpoints 10.77.1.10:8080,10.77.1.11:8080 --concurrency 8 --rate 200 --interval 0.2
 
+With `--keep` connections are kept until the server says, with an answer or between two, that it ends them.
+
 Prints one JSON line per interval (tally.Sample) and a final one over the whole run. `--rate` and `--concurrency` count
 per endpoint; a rate of 0 is as fast as the answers come. It ends on SIGTERM or SIGINT, after `--duration`, and when its
 standard input ends, which is also what happens when its parent dies; requests under way are waited for.
@@ -35,6 +37,7 @@ class Plan:
     rate: float
     interval_s: float
     duration_s: float
+    keep: bool = False
 
     def arguments(self) -> list[str]:
         """The command line that `parse` makes this plan of."""
@@ -44,6 +47,7 @@ class Plan:
             f"--rate={self.rate}",
             f"--interval={self.interval_s}",
             f"--duration={self.duration_s}",
+            *(["--keep"] if self.keep else []),
         ]
 
 
@@ -51,38 +55,52 @@ class FailedRequestError(Exception):
     """Its text is the kind of failure."""
 
 
-class Exchange(asyncio.Protocol):
-    """One request on its own connection; `answer` becomes the answer's body."""
+class Connection(asyncio.Protocol):
+    """`kept`: it may be asked again."""
 
-    def __init__(self, request: bytes, answer: "asyncio.Future[bytes]") -> None:
-        self._request = request
-        self._answer = answer
+    def __init__(self) -> None:
+        self._transport: asyncio.Transport | None = None
+        self._answer: asyncio.Future[bytes] | None = None
         self._received = b""
+        self.kept = True
+
+    def ask(self, request: bytes) -> "asyncio.Future[bytes]":
+        """What becomes the body of the answer, one at a time."""
+        assert self._transport is not None
+        self._answer, self._received = asyncio.get_running_loop().create_future(), b""
+        self._transport.write(request)
+        return self._answer
+
+    def close(self) -> None:
+        assert self._transport is not None
+        self._transport.close()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # uvloop's transports are asyncio's in all but their class
-        cast(asyncio.Transport, transport).write(self._request)
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is one in all but its class
 
     def data_received(self, data: bytes) -> None:
         self._received += data
         header, end, body = self._received.partition(b"\r\n\r\n")
-        if end and len(body) >= content_length(header) and not self._answer.done():
+        if end and self._answer and not self._answer.done() and len(body) >= int(field(header, b"content-length")):
+            self.kept = field(header, b"connection") != b"close"
             if header.startswith(OK):
                 self._answer.set_result(body)
             else:
                 self._answer.set_exception(FailedRequestError("bad answer"))
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if not self._answer.done():
+        self.kept = False
+        if self._answer and not self._answer.done():
             self._answer.set_exception(FailedRequestError("closed" if exc is None else kind_of(exc)))
 
 
-def content_length(header: bytes) -> int:
+def field(header: bytes, name: bytes) -> bytes:
+    """In lower case; "0" when there is none."""
     for line in header.split(b"\r\n"):
         key, _, value = line.partition(b":")
-        if key.lower() == b"content-length" and value.strip().isdigit():
-            return int(value)
-    return 0
+        if key.lower() == name:
+            return value.strip().lower()
+    return b"0"
 
 
 def kind_of(error: Exception) -> str:
@@ -99,24 +117,44 @@ def kind_of(error: Exception) -> str:
     return f"client: {error}"
 
 
-async def ask(host: str, port: int, request: bytes) -> str:
-    """The name in the answer. Raises FailedRequestError."""
-    loop = asyncio.get_running_loop()
-    answer: asyncio.Future[bytes] = loop.create_future()
-    try:
-        async with asyncio.timeout(CONNECT_TIMEOUT_S):
-            transport, _ = await loop.create_connection(lambda: Exchange(request, answer), host, port)
-    except TimeoutError:
-        raise FailedRequestError("connect timeout") from None
-    except OSError as error:
-        raise FailedRequestError(kind_of(error)) from None
-    try:
-        async with asyncio.timeout(ANSWER_TIMEOUT_S):
-            return (await answer).decode(errors="replace").strip()
-    except TimeoutError:
-        raise FailedRequestError("answer timeout") from None
-    finally:
-        transport.close()
+class Client:
+    """Of one endpoint. `keep`: the connection."""
+
+    def __init__(self, endpoint: str, keep: bool) -> None:
+        host, _, port = endpoint.rpartition(":")
+        self._at = host.strip("[]"), int(port)
+        self._keep = keep
+        connection = "keep-alive" if keep else "close"
+        self._request = f"GET / HTTP/1.1\r\nHost: {endpoint}\r\nConnection: {connection}\r\n\r\n".encode()
+        self._connection: Connection | None = None
+
+    async def ask(self) -> str:
+        """The name in the answer. Raises FailedRequestError."""
+        if self._connection is None or not self._connection.kept:
+            self._connection = await self._connected()
+        try:
+            async with asyncio.timeout(ANSWER_TIMEOUT_S):
+                return (await self._connection.ask(self._request)).decode(errors="replace").strip()
+        except TimeoutError:
+            self._connection.kept = False
+            raise FailedRequestError("answer timeout") from None
+        finally:
+            if not (self._keep and self._connection.kept):
+                self.close()
+
+    def close(self) -> None:
+        if self._connection:
+            self._connection.close()
+            self._connection = None
+
+    async def _connected(self) -> Connection:
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                return (await asyncio.get_running_loop().create_connection(Connection, *self._at))[1]
+        except TimeoutError:
+            raise FailedRequestError("connect timeout") from None
+        except OSError as error:
+            raise FailedRequestError(kind_of(error)) from None
 
 
 class Generator:
@@ -148,17 +186,17 @@ class Generator:
         emit(Sample(at, at - begin, self._whole, final=True))
 
     async def _work(self, endpoint: str, number: int) -> None:
-        host, _, port = endpoint.rpartition(":")
-        request = f"GET / HTTP/1.1\r\nHost: {endpoint}\r\nConnection: close\r\n\r\n".encode()
+        client = Client(endpoint, self._plan.keep)
         period = self._plan.concurrency / self._plan.rate if self._plan.rate else 0.0
         due = time.monotonic() + period * number / self._plan.concurrency
         while not self._ending.is_set():
             await self._pause(due)
             if self._ending.is_set():
+                client.close()
                 return
             started = time.monotonic()
             try:
-                node = await ask(host.strip("[]"), int(port), request)
+                node = await client.ask()
             except FailedRequestError as error:
                 self._now[endpoint].fail(Failure(started, str(error)))
             else:
@@ -205,14 +243,16 @@ def end_at_eof(loop: asyncio.AbstractEventLoop, generator: Generator) -> None:
 
 
 def parse(arguments: Iterable[str] | None = None) -> Plan:
-    parser = argparse.ArgumentParser(description="send HTTP requests, one connection each, and count the answers")
+    parser = argparse.ArgumentParser(description="send HTTP requests and count the answers")
     parser.add_argument("--endpoints", required=True, help="IP:PORT,IP:PORT,…")
     parser.add_argument("--concurrency", type=int, default=8, help="requests at a time, per endpoint")
     parser.add_argument("--rate", type=float, default=100.0, help="requests per second, per endpoint; 0: no limit")
     parser.add_argument("--interval", type=float, default=0.2, help="seconds between lines")
     parser.add_argument("--duration", type=float, default=600.0, help="seconds after which it ends by itself")
+    parser.add_argument("--keep", action="store_true", help="the connections")
     given = parser.parse_args(None if arguments is None else list(arguments))
-    return Plan(tuple(given.endpoints.split(",")), given.concurrency, given.rate, given.interval, given.duration)
+    endpoints = tuple(given.endpoints.split(","))
+    return Plan(endpoints, given.concurrency, given.rate, given.interval, given.duration, given.keep)
 
 
 if __name__ == "__main__":

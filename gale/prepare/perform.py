@@ -5,7 +5,7 @@ there is no error. A setting that somebody has changed since then is left as it 
 """
 
 import errno
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from ipaddress import ip_address
 from typing import Any
 
@@ -29,7 +29,7 @@ _FULL = {4: 32, 6: 128}
 
 
 class Workshop:
-    """What changes are made with. The programs are loaded when they are first asked for, with one set of contents."""
+    """What changes are made with. The programs are loaded when they are first asked for with a set of contents."""
 
     def __init__(self) -> None:
         self._loaded: tuple[Contents, Program] | None = None
@@ -50,6 +50,10 @@ class Workshop:
                 tell("program attached", interface=interface, program=name, mode=how, **note)
                 if how == "generic":
                     log.warning("its driver refuses XDP: packets cost more in generic mode", interface=interface)
+
+    def counted(self) -> Mapping[tuple[str, str], int]:
+        """Packets by verdict and what becomes of such a packet, since programs were loaded; empty before that."""
+        return programs.counted(self._loaded[1]) if self._loaded else {}
 
     def _program(self, contents: Contents) -> Program:
         if self._loaded is None or self._loaded[0] != contents:

@@ -10,6 +10,7 @@ changed and no rights are needed.
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -52,6 +53,7 @@ class Preparer:
         self._memory = memory
         self._load_balancers = load_balancers
         self._address6 = address6
+        self._workshop = Workshop()
         self._hold = ExitStack()
         self._done: tuple[Change, ...] | None = None  # not read yet, or not ours to read
         self._failed: dict[tuple[str, ...], str] = {}
@@ -81,8 +83,14 @@ class Preparer:
         return not self._done
 
     @property
-    def changed_anything(self) -> bool:
-        return bool(self._done)
+    def done(self) -> tuple[Change, ...]:
+        """What this gale-node knows to be changed."""
+        return self._done or ()
+
+    def counted(self) -> Mapping[tuple[str, str], int]:
+        """By the programs that this gale-node has put on interfaces: packets by verdict and what becomes of such a
+        packet. Empty where it needs none, or found those that one that was killed has left."""
+        return self._workshop.counted()
 
     def _own6(self, host: Host) -> str:
         return self._address6 or host.address6()
@@ -105,7 +113,6 @@ class Preparer:
         return self._done
 
     def _perform(self, steps: Plan) -> None:
-        workshop = Workshop()
         for change in steps.back:
             try:
                 take_back(change)
@@ -117,7 +124,7 @@ class Preparer:
             if not known:
                 self._remember(begun(change))
             try:
-                workshop.make(change, again=key(change) in steps.again)
+                self._workshop.make(change, again=key(change) in steps.again)
                 self._remember(change)
             except GaleError as error:
                 self._failed[key(change)] = str(error)
@@ -151,6 +158,15 @@ class Preparation:
     def address6(self) -> str:
         return self._outcome.address6
 
+    @property
+    def changes(self) -> Mapping[str, int]:
+        """On this machine, by kind."""
+        return Counter(key(change)[0] for change in self._preparer.done)
+
+    def counted(self) -> Mapping[tuple[str, str], int]:
+        """As Preparer's."""
+        return self._preparer.counted()
+
     def reason(self, load_balancer: str) -> str:
         """Why this node does not serve for what the load balancer listens for; empty if it does."""
         return self._outcome.reasons.get(load_balancer, "this node is being prepared")
@@ -176,7 +192,7 @@ class Preparation:
 
     async def undo(self) -> None:
         """Say what could not be."""
-        if self._preparer.changed_anything:
+        if self._preparer.done:
             await asyncio.sleep(SETTLE_S)
         try:
             whole = await self._run(self._preparer.undo)

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from gale.dataplane.abi import BPF_DIRECTORY
+from gale.dataplane.abi import BPF_DIRECTORY, verdicts
 from gale.dataplane.address import packed
 from gale.dataplane.attach import (
     attach_filter,
@@ -55,6 +55,12 @@ def loaded(contents: Contents) -> Program:
 
 def _fill(program: Program, name: str, entries: Mapping[str, int]) -> None:
     program.maps[name].update_many({packed(address): struct.pack("=I", value) for address, value in entries.items()})
+
+
+def counted(program: Program) -> dict[tuple[str, str], int]:
+    """Packets by verdict and what becomes of such a packet. The programs of one load count together."""
+    totals = program.maps["decap_verdicts"].totals()
+    return {(it.name, it.action.value): totals[index][0] for index, it in enumerate(verdicts("decap.c"))}
 
 
 def attach(program: Program, name: str, interface: str) -> str:

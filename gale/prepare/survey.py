@@ -57,6 +57,8 @@ def _way(ipr: Any, links: dict[int, Any], names: dict[int, str], peer: str) -> W
     except NetlinkError:  # there is none
         return None
     index = route.get_attr("RTA_OIF")
+    if index not in names:  # made since they were listed
+        return None
     return Way(names[index], route.get_attr("RTA_PREFSRC") or "", _below(links[index], names))
 
 

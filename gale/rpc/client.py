@@ -142,7 +142,7 @@ def _as_remote_error(server: Server, error: grpc.aio.AioRpcError) -> RemoteError
         case grpc.StatusCode.UNAVAILABLE:
             return NoAnswerError(f"{server}: {_why_unavailable(error.details() or '')}")
         case grpc.StatusCode.DEADLINE_EXCEEDED:
-            return NoAnswerError(f"{server}: no answer in time")
+            return NoAnswerError(f"{server}: no answer in time: is that machine up, and the port let through?")
         case grpc.StatusCode.UNIMPLEMENTED:
             return RemoteError(f"{server}: it does not know the question: is that the api_port, and of our version?")
         case grpc.StatusCode.INVALID_ARGUMENT | grpc.StatusCode.PERMISSION_DENIED | grpc.StatusCode.RESOURCE_EXHAUSTED:
@@ -159,6 +159,10 @@ def _why_unavailable(details: str) -> str:
         return "refused by us: its certificate is not a load balancer's for this address, under our ca"
     if "Permission denied" in details:
         return "not permitted: be root, or in the group gale"
+    if "resolving" in details:
+        return "no address is known for that name"
+    if re.search("No route to host|unreachable|timed out", details):
+        return "no way there: is that machine up, and the port let through?"
     if "handshake failed" in details:
         return "no TLS: has the gale-lb there a [tls]?"
     if re.search("Socket closed|reset by peer", details):

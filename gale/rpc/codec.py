@@ -51,7 +51,7 @@ def _command_to(command: c.Command) -> pb.Command:
             message.lift_bans.SetInParent()
         case c.Barrier():
             message.barrier.SetInParent()
-        case c.Drain() | c.Ban() | c.Unban() | c.SetWeight() | c.HandOver():
+        case c.Drain() | c.Ban() | c.Unban() | c.SetWeight() | c.HandOver() | c.Noted():
             _put_order(message, command)
     return message
 
@@ -70,6 +70,8 @@ def _put_order(message: pb.Command, order: c.Order) -> None:
             message.set_weight.CopyFrom(pb.SetWeight(node=node, weight=weight))
         case c.HandOver(_, to):
             message.hand_over.CopyFrom(pb.HandOver(to=to))
+        case c.Noted(_, subject, before, after, cause):
+            message.noted.CopyFrom(pb.Noted(subject=subject, before=before, after=after, cause=cause))
 
 
 def _command_from(message: pb.Command) -> c.Command:
@@ -106,6 +108,9 @@ def _command_from(message: pb.Command) -> c.Command:
             return c.SetWeight(time_ms, message.set_weight.node, message.set_weight.weight, _given(message))
         case "hand_over":
             return c.HandOver(time_ms, message.hand_over.to, _given(message))
+        case "noted":
+            n = message.noted
+            return c.Noted(time_ms, n.subject, n.before, n.after, n.cause, _given(message))
     raise ValueError("a command of an unknown kind: is another load balancer newer than this one?")
 
 
@@ -146,12 +151,15 @@ def node_info_to(node: NodeInfo) -> pb.NodeInfo:
         services=node.services,
         reports_to=node.reports_to,
         address6=node.address6,
+        leaving=node.leaving,
     )
 
 
 def node_info_from(message: pb.NodeInfo) -> NodeInfo:
     services = tuple(message.services)
-    return NodeInfo(message.id, message.address, message.weight, services, message.reports_to, message.address6)
+    return NodeInfo(
+        message.id, message.address, message.weight, services, message.reports_to, message.address6, message.leaving
+    )
 
 
 def shared_to(shared: SharedConfig) -> pb.SharedConfig:

@@ -1,4 +1,9 @@
-"""Questions about flows, and the order that ends some."""
+"""Questions about flows, and the order that ends some.
+
+An end to flows changes nothing that is agreed on, so it needs no quorum: a load balancer whose cluster is in pieces can
+be rid of them as well. Afterwards it is an event, if it can be; in any case it is a line of each load balancer's log,
+and counted there.
+"""
 
 import ipaddress
 from collections.abc import Callable
@@ -6,10 +11,11 @@ from collections.abc import Callable
 import grpc
 import structlog
 
+from gale.core.commands import Noted
 from gale.core.state import ClusterState
 from gale.ports import FlowChoice
-from gale.rpc.auth import caller, peer_address
 from gale.rpc.everywhere import Everywhere
+from gale.rpc.giving import given_in, noted
 from gale.rpc.v1 import api_pb2 as pb
 
 log = structlog.get_logger()
@@ -69,15 +75,21 @@ class FlowQuestions(Everywhere):
 
     async def KillFlows(self, request: pb.KillFlowsRequest, context: grpc.aio.ServicerContext) -> pb.KillFlowsResponse:
         choice = await self._choice(request.choice, context)
-        by = str(caller(context) or peer_address(context.peer()) or "this machine")
+        given = given_in(context, request.why, self._operator.address, request.who if request.here else "")
+        request.who = given.who
+        said = {field.name: value for field, value in request.choice.ListFields()}
 
         async def own(me: str) -> pb.FlowsKilled:
             killed = await self._operator.flows.kill(choice)
-            said = {field.name: value for field, value in request.choice.ListFields()}
-            log.info("flows killed by order", flows=killed, by=by, **said)
+            log.info("flows killed by order", flows=killed, who=given.who, why=given.why, **said)
             return pb.FlowsKilled(address=me, killed=killed)
 
         parts = await self._everywhere("KillFlows", request, own, pb.FlowsKilled, ASK_FLOWS_S)
+        if not request.here and (killed := sum(part.killed for part in parts)):
+            chosen = ", ".join(f"{name} {value}" for name, value in said.items()) or "all"
+            await noted(
+                self._operator, Noted(0, "flows", f"{killed} of {chosen}", "killed", "an operator ends them", given)
+            )
         return pb.KillFlowsResponse(load_balancers=parts)
 
     async def _choice(self, asked: pb.FlowChoice, context: grpc.aio.ServicerContext) -> FlowChoice:

@@ -6,6 +6,9 @@ that one name has one address.
 A node learns how often to check in when it begins. When that has changed its stream ends, so that it asks again.
 
 A stream that is too fast is read more slowly, which in the end holds back the sender.
+
+An answer costs a third of what a check costs, so a node asks for one in a checks_timeout; what a node says of itself is
+looked at when it says something else than before.
 """
 
 import asyncio
@@ -23,6 +26,7 @@ from gale.rpc.auth import caller, peer_address
 from gale.rpc.limits import CHECKS_BURST, CHECKS_PER_S, Pace
 from gale.rpc.v1 import node_pb2 as pb
 from gale.rpc.v1 import node_pb2_grpc as services
+from gale.tls import Identity
 
 REASON_MAX = 200
 
@@ -73,27 +77,38 @@ class NodeService(services.NodeServiceServicer):
         """Checks are read and answered one by one: generators would cost more than a kilobyte for each node."""
         address, who, pace = peer_address(context.peer()), caller(context), Pace(CHECKS_PER_S, CHECKS_BURST)
         timeout_ms = self._gate.policy().checks_timeout_ms
+        told, info, answered = pb.Check(), None, None
         while (check := await context.read()) is not grpc.aio.EOF:
             if delay_s := pace.delay_s(asyncio.get_running_loop().time()):
                 await asyncio.sleep(delay_s)
-            if who and who.name != check.node:
-                reason = f"node name {check.node[:64]!r}: the certificate is for {who}, which speaks for itself only"
-                await context.abort(grpc.StatusCode.PERMISSION_DENIED, reason)
-            try:
-                info = node_info(check, address)
-            except ValueError as error:
-                await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+            quiet, check.quiet = check.quiet, False
+            if info is None or check != told:
+                told, info = check, await _believed(check, address, who, context)
             if check.condition == pb.CONDITION_GOODBYE:
                 await context.write(_reply(await self._gate.goodbye(info)))
                 return
-            serving = check.condition == pb.CONDITION_SERVING
-            await context.write(_reply(self._gate.check(info, serving, one_line(check.reason))))
+            standing = self._gate.check(info, check.condition == pb.CONDITION_SERVING, one_line(check.reason))
+            if not quiet or standing != answered:
+                await context.write(_reply(standing))
+                answered = standing
             if self._gate.policy().checks_timeout_ms != timeout_ms:
                 return  # the node asks again how to check in
 
 
+async def _believed(check: pb.Check, address: str, who: Identity | None, context: grpc.aio.ServicerContext) -> NodeInfo:
+    """What a node says of itself, if it may: else its stream ends with the reason."""
+    if who and who.name != check.node:
+        reason = f"node name {check.node[:64]!r}: the certificate is for {who}, which speaks for itself only"
+        await context.abort(grpc.StatusCode.PERMISSION_DENIED, reason)
+    try:
+        return node_info(check, address)
+    except ValueError as error:
+        await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+        raise  # not reached: who aborts is gone
+
+
 def _reply(standing: Standing) -> pb.CheckReply:
-    return pb.CheckReply(phase=standing.phase, refusal=standing.refusal, lacks=standing.lacks)
+    return pb.CheckReply(phase=standing.phase, refusal=standing.refusal, lacks=standing.lacks, flows=standing.flows)
 
 
 def one_line(text: str) -> str:
@@ -139,8 +154,8 @@ def node_info(check: pb.Check, address: str) -> NodeInfo:
         raise ValueError(f"condition {check.condition}: SERVING, NOT_SERVING or GOODBYE is allowed")
     if not address:
         raise ValueError("checks are taken over IPv4 only")
-    services = tuple(check.services)
-    return NodeInfo(check.node, address, check.weight, services, check.reports_to, _address6(check.address6))
+    services, address6 = tuple(check.services), _address6(check.address6)
+    return NodeInfo(check.node, address, check.weight, services, check.reports_to, address6, check.leaving)
 
 
 def _address6(text: str) -> str:

@@ -1,7 +1,6 @@
 """What operators order, and what came of it: the part of the management API that changes something, and the events.
 
-Any load balancer takes an order: it goes through the log. Who gave it stands in the log with it: the name of a
-certificate, which is proved; without one what gale-ctl says, and where it was said.
+Any load balancer takes an order: it goes through the log, and who gave it stands there with it (giving.py).
 """
 
 import asyncio
@@ -13,14 +12,11 @@ from gale.config.reading import is_name
 from gale.core import commands as c
 from gale.core.orders import BAN_MAX_MS, WEIGHT_MAX
 from gale.core.outcome import Rejected
-from gale.core.state import Node, Phase, Transition
+from gale.core.state import Node, Transition
 from gale.errors import ConsensusError, RemoteError
-from gale.ports import FlowChoice
-from gale.rpc.auth import caller, peer_address
-from gale.rpc.client import USER, Server, ask
+from gale.rpc.client import Server, ask
 from gale.rpc.everywhere import Everywhere
-from gale.rpc.flows import ASK_FLOWS_S
-from gale.rpc.node_service import one_line
+from gale.rpc.giving import given_in, noted
 from gale.rpc.status import node_status
 from gale.rpc.steps import in_steps
 from gale.rpc.v1 import api_pb2 as pb
@@ -46,22 +42,10 @@ class Orders(Everywhere):
         async def own(me: str) -> pb.Draining:
             node = self._operator.state.nodes.get(request.node)
             phase = node.phase.value if node else "unknown"
-            return pb.Draining(address=me, phase=phase, flows=await self._flows_left(node))
+            return pb.Draining(address=me, phase=phase, flows=self._operator.flows_left(request.node))
 
-        parts = await self._everywhere("GetDraining", request, own, pb.Draining, ASK_FLOWS_S)
+        parts = await self._everywhere("GetDraining", request, own, pb.Draining)
         return pb.GetDrainingResponse(load_balancers=parts)
-
-    async def _flows_left(self, node: Node | None) -> int | None:
-        """None while the kernel here may still give the node new flows. Raises DataplaneError."""
-        state = self._operator.state
-        if node is None or not node.phase.forwards:
-            return 0
-        if node.phase is Phase.ROUTING or self._operator.local_status().generation < state.generation:
-            return None
-        if all(service.mode != "l4" for service in state.shared.services):
-            return 0
-        counted = await self._operator.flows.count(FlowChoice(node=node.number))
-        return sum(many for (*_, flow_state), many in counted.items() if flow_state != "ended")
 
     async def SetBan(self, request: pb.SetBanRequest, context: grpc.aio.ServicerContext) -> pb.NodeStatus:
         given = self._given(request.why, context)
@@ -84,11 +68,15 @@ class Orders(Everywhere):
             await context.abort(grpc.StatusCode.ABORTED, "there is no leader")
         if to == before:
             return pb.HandOverResponse(leader=before)
+        order = c.HandOver(0, to, self._given(request.why, context))
         if not request.here:
-            await self._commit(c.HandOver(0, to, self._given(request.why, context)), context)
+            await self._commit(order, context)
         try:
             await self._hand_over(before, to, request.here)
         except (ConsensusError, RemoteError) as error:
+            if not request.here:
+                words = "leader", f"to be {to or 'another one'}", before, f"it was not handed over: {error}"
+                await noted(self._operator, c.Noted(0, *words, c.Given(order.given.who)))
             await context.abort(grpc.StatusCode.ABORTED, str(error))
         end_s = asyncio.get_running_loop().time() + HAND_OVER_S
         while (now := self._leader()) in ("", before):
@@ -116,7 +104,7 @@ class Orders(Everywhere):
         found = [each for each in self._operator.state.transitions if each.sequence > request.after]
         return pb.GetEventsResponse(events=[_event(each) async for each in in_steps(found[-request.most :])])
 
-    async def _order(self, order: c.Drain | c.Ban | c.Unban | c.SetWeight, context: grpc.aio.ServicerContext) -> Node:
+    async def _order(self, order: c.NodeOrder, context: grpc.aio.ServicerContext) -> Node:
         """The node that it is about, when it is committed."""
         if not is_name(order.node):
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"{order.node[:64]!r} is no name of a node")
@@ -139,14 +127,7 @@ class Orders(Everywhere):
         return found[0] if text else ""
 
     def _given(self, why: str, context: grpc.aio.ServicerContext) -> c.Given:
-        """With a certificate the name in it; otherwise the caller's own word, and where it came from."""
-        if who := caller(context):
-            return c.Given(str(who), one_line(why))
-        said = dict(context.invocation_metadata() or ()).get(USER, "")
-        name = said if isinstance(said, str) and is_name(said) else "somebody"
-        ip = self._operator.address.rpartition(":")[0]
-        where = f"at {source}" if (source := peer_address(context.peer())) else f"on {ip}"
-        return c.Given(f"{name} {where}", one_line(why))
+        return given_in(context, why, self._operator.address)
 
 
 def _event(transition: Transition) -> pb.Event:

@@ -123,7 +123,7 @@ def _answering(answer: pb.LocalStatus, role: str, reason: str) -> pb.LoadBalance
 
 def node_status(node: Node, state: ClusterState, not_serving: str = "") -> pb.NodeStatus:
     until_ms = node.banned_until_ms
-    reasons = (not_serving and f"does not serve: {not_serving}", node.info.lacks(state.shared.services))
+    reasons = (not_serving and f"does not serve: {not_serving}", node.stopping, node.info.lacks(state.shared.services))
     return pb.NodeStatus(
         id=node.info.id,
         address=node.info.address,

@@ -6,20 +6,39 @@ first keeps its head, and between two parts the loop does its other work.
 
 import asyncio
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from itertools import islice
+from typing import Literal
 
 from prometheus_client import generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
-from gale.web.families import Family, Measured, Row
-
 STEP = 250
 HEAD_LINES = 2
 KIND = "text/plain; version=0.0.4; charset=utf-8"
 
 _process = ProcessCollector(registry=None)
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    name: str
+    help: str
+    labels: tuple[str, ...] = ()
+
+    @property
+    def kind(self) -> Literal["counter", "gauge"]:
+        return "counter" if self.name.endswith("_total") else "gauge"
+
+
+Row = tuple[tuple[str, ...], float]
+Measured = tuple[Family, Iterable[Row]]
+
+
+def one(value: float, *labels: str) -> list[Row]:
+    return [(labels, value)]
 
 
 async def exposition(measured: Iterable[Measured]) -> list[bytes]:

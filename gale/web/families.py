@@ -4,35 +4,23 @@ Nothing is counted here: everything follows from the replicated state, from what
 from what the kernel has counted, as the management API shows it too. Names are Prometheus': units last, in base units,
 `_total` for what only grows. The kernel's counts begin anew when gale-lb makes its maps, which `rate` is ready for.
 
-How many series there are is bounded: the verdicts, six for each service, a few for each load balancer; and seven for
+How many series there are is bounded: the verdicts, seven for each service, a few for each load balancer; and seven for
 each node at most, which are left out where that is asked for. Names of nodes come from nodes, of which the state knows
 no more than it has room for.
 """
 
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 from gale.core.slots import SlotTable
 from gale.core.state import ClusterState, Phase
 from gale.core.view import NO_NODE
 from gale.ports import Counters, LocalStatus, Traffic
+from gale.web.exposition import Family, Measured, Row, one
 
-
-@dataclass(frozen=True, slots=True)
-class Family:
-    name: str
-    help: str
-    labels: tuple[str, ...] = ()
-
-    @property
-    def kind(self) -> Literal["counter", "gauge"]:
-        return "counter" if self.name.endswith("_total") else "gauge"
-
-
-BUILD = Family("gale_build_info", "Always 1: the version of gale-lb.", ("version",))
+BUILD = Family("gale_build_info", "Always 1: the version of gale.", ("version",))
 READY = Family("gale_ready", "1 while this load balancer is fit to be sent traffic, as /readyz says.")
 TROUBLE = Family(
     "gale_trouble",
@@ -67,7 +55,8 @@ MENDED = Family(
     "What the kernel held otherwise than it was written, and was mended: somebody was there.",
 )
 REFUSED = Family("gale_refused_total", "Connections and calls that were turned away.", ("port",))
-CERTIFICATE = Family("gale_certificate_expiry_timestamp_seconds", "When this load balancer's certificate ends.")
+KILLED = Family("gale_flows_killed_total", "Flows that operators have ended here, with gale-ctl flows kill.")
+CERTIFICATE = Family("gale_certificate_expiry_timestamp_seconds", "When this program's certificate ends.")
 NODES = Family("gale_nodes", "Nodes that the cluster knows, by phase.", ("phase",))
 DRAINED = Family("gale_nodes_drained", "Nodes that an operator has ordered to drain.")
 DEGRADED = Family("gale_nodes_degraded", "Nodes that are taken away here, by own eyes, while there is no quorum.")
@@ -76,6 +65,11 @@ PACKETS = Family("gale_packets_total", "Packets by verdict, and what became of t
 WAY = ("direction",)
 SERVICE_PACKETS = Family("gale_service_packets_total", "in: from clients to nodes; out: back.", ("service", *WAY))
 SERVICE_BYTES = Family("gale_service_bytes_total", "As the packets, in bytes of IP.", ("service", *WAY))
+SERVICE_MOVED = Family(
+    "gale_service_moved_slots",
+    "l2, l3: slots that have moved lately, in which connections are looked for that stay with their node.",
+    ("service",),
+)
 SERVICE_FLOWS = Family("gale_service_flows_total", "New flows; in l2 and l3, TCP's SYNs.", ("service",))
 NODE_PHASE = Family("gale_node_phase", "Always 1: the phase that the node is in.", ("node", "phase"))
 NODE_FAILS = Family("gale_node_fails", "Times it has fallen out of routing since its last ban.", ("node",))
@@ -88,8 +82,8 @@ TROUBLES = ("consensus", "dataplane", "verification")
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What is known at one moment. `actions`: verdict -> what becomes of such a packet; `refused`: by port;
-    `certificate_ends_s`: None without TLS."""
+    """What is known at one moment. `actions`: verdict -> what becomes of such a packet; `refused`: by port; `killed`:
+    flows; `certificate_ends_s`: None without TLS."""
 
     state: ClusterState
     local: LocalStatus
@@ -97,11 +91,8 @@ class Seen:
     actions: Mapping[str, str]
     refused: Mapping[str, int]
     ready: bool
+    killed: int = 0
     certificate_ends_s: float | None = None
-
-
-Row = tuple[tuple[str, ...], float]
-Measured = tuple[Family, Iterable[Row]]
 
 
 def measured(seen: Seen, nodes: bool) -> Iterator[Measured]:
@@ -123,6 +114,7 @@ def _of_itself(seen: Seen) -> Iterator[Measured]:
     yield ATTACHED, [((interface, how), 1) for interface, how in sorted(local.attachments.items())]
     yield MENDED, one(local.mended)
     yield REFUSED, [((port,), count) for port, count in seen.refused.items()]
+    yield KILLED, one(seen.killed)
     if seen.certificate_ends_s is not None:
         yield CERTIFICATE, one(seen.certificate_ends_s)
 
@@ -148,6 +140,7 @@ def _of_traffic(seen: Seen) -> Iterator[Measured]:
     yield DRAINED, one(sum(node.drained for node in state.nodes.values()))
     yield DEGRADED, one(len(seen.local.degraded))
     yield SERVICE_NODES, (((name,), owners(state.tables.get(name))) for name in services)
+    yield SERVICE_MOVED, [((name,), many) for name, many in counters.moved.items() if name in services]
     yield PACKETS, [((name, action), counters.verdicts.get(name, 0)) for name, action in seen.actions.items()]
     yield from _moved((SERVICE_PACKETS, SERVICE_BYTES, SERVICE_FLOWS), services)
 
@@ -167,10 +160,6 @@ def _moved(families: tuple[Family, Family, Family], moved: Mapping[str, Traffic]
     yield packets, (row for name, t in moved.items() for row in both(name, t.in_packets, t.out_packets))
     yield octets, (row for name, t in moved.items() for row in both(name, t.in_bytes, t.out_bytes))
     yield flows, (((name,), t.flows) for name, t in moved.items())
-
-
-def one(value: float, *labels: str) -> list[Row]:
-    return [(labels, value)]
 
 
 def both(name: str, there: int, back: int) -> tuple[Row, Row]:

@@ -11,12 +11,12 @@ from urllib.parse import urlsplit
 import msgspec
 
 from gale.config.reading import is_name
-from gale.core.commands import Drain, Given
+from gale.core.commands import Drain
 from gale.core.outcome import Rejected
 from gale.errors import ConsensusError
 from gale.ports import Operator
 from gale.rpc.auth import ORDERS
-from gale.rpc.node_service import one_line
+from gale.rpc.giving import given
 from gale.tls import Identity
 from gale.web.http import Answer, Request
 
@@ -50,7 +50,7 @@ async def take(request: Request, operator: Operator) -> Answer:
     if not is_name(asked.node):
         return Answer(f"{asked.node[:64]!r} is no name of a node\n", 400)
     try:
-        outcome = await operator.order(Drain(0, asked.node, asked.drain, Given(str(who), one_line(asked.why))))
+        outcome = await operator.order(Drain(0, asked.node, asked.drain, given(who, asked.why)))
     except ConsensusError as error:
         return Answer(f"{error}\n", 503)
     if isinstance(outcome, Rejected):

@@ -142,7 +142,7 @@ def _node(node: Node, moment: Moment) -> dict[str, Any]:
         "drained": node.drained,
         "fails": node.fails,
         "banned_until_ms": node.banned_until_ms,
-        "why": f"does not serve: {why}" if why else node.info.lacks(moment.state.shared.services),
+        "why": f"does not serve: {why}" if why else node.stopping or node.info.lacks(moment.state.shared.services),
         "taken_away": name in moment.local.degraded,
         **asdict(moment.counters.nodes.get(node.number, Traffic())),
     }

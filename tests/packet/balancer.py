@@ -16,6 +16,7 @@ from gale.dataplane import jiffies, listeners
 from gale.dataplane.abi import Action, verdicts
 from gale.dataplane.address import unpacked
 from gale.dataplane.bpfmap import BpfMap
+from gale.dataplane.compiler import source
 from gale.dataplane.hop import NO_HOP, Hop
 from gale.dataplane.maps import Maps
 from gale.dataplane.program import Secrets, load
@@ -71,6 +72,14 @@ TC_ACTIONS = {Action.DROP: 2, Action.PASS: 0xFFFFFFFF, Action.REDIRECT: 7}
 ACTIONS = {verdict.name: verdict.action for verdict in verdicts()}
 NAMES = tuple(ACTIONS)
 IN, OUT = ("forwarded", "opened", "error_forwarded", "bridged"), ("returned", "error_returned")
+
+VERIFIED = b"""
+int verified_private(struct __sk_buff *skb) {
+    bpf_csum_level(skb, BPF_CSUM_LEVEL_INC);
+    return private_side(skb);
+}
+"""
+"""For a packet whose transport checksum a network card has verified."""
 
 STAMP = 0xFFFFFFFF
 SYN, SYN_ACK = 0x02, 0x12
@@ -157,7 +166,8 @@ class Table:
 
 class Balancer:
     def __init__(self, settings: DataplaneSettings = SETTINGS, secrets: Secrets | None = None) -> None:
-        self.program = load(settings, secrets=secrets, modes=("l2", "l3"))
+        text, extra = source() + VERIFIED, {"verified_private": "tc"}
+        self.program = load(settings, text, extra, secrets=secrets, modes=("l2", "l3"))
         self.flows, self.returns = (Table(self.program.maps[name]) for name in ("flows", "returns"))
         self.settings = self._first = settings
         self.reset()
@@ -186,9 +196,10 @@ class Balancer:
     def public(self, packet: Packet | bytes) -> Outcome:
         return self._run(self.program.public_fd, XDP_ACTIONS, bytes(packet))
 
-    def private(self, packet: Packet | bytes) -> Outcome:
-        assert self.program.private_fd is not None
-        return self._run(self.program.private_fd, TC_ACTIONS, bytes(packet))
+    def private(self, packet: Packet | bytes, verified: bool = False) -> Outcome:
+        program_fd = self.program.fds["verified_private"] if verified else self.program.private_fd
+        assert program_fd is not None
+        return self._run(program_fd, TC_ACTIONS, bytes(packet))
 
     def _run(self, program_fd: int, actions: Mapping[Action, int], packet: bytes) -> Outcome:
         before, traffic_before = self.counters(), self.traffic()

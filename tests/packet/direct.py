@@ -22,6 +22,7 @@ from gale.dataplane.abi import Action, verdicts
 from gale.dataplane.address import packed
 from gale.dataplane.explain import explainers
 from gale.dataplane.hop import NO_HOP, PUBLIC_LINK, Hop
+from gale.dataplane.moves import Table
 from gale.dataplane.program import Program, load
 from gale.dataplane.settings import MODES, PROTOCOLS, DataplaneSettings, Listener
 from gale.dataplane.testrun import run_program
@@ -140,7 +141,7 @@ class Direct:
         for node in NODES:
             self.set_node(node)
         self.set_owner(NODE)
-        for name in ("fragments", "answer_rate", "flows", "returns"):
+        for name in ("fragments", "answer_rate", "flows", "returns", "strays"):
             self.maps[name].clear()
 
     def public(self, packet: Packet | bytes) -> Outcome:
@@ -180,7 +181,7 @@ class Direct:
 
     def set_owners(self, numbers: list[int]) -> None:
         for service in range(len(self.settings.services)):
-            self.maps["slot_tables"].update(2 * service, struct.pack(f"={SLOTS}H", *numbers))
+            self.maps["slot_tables"].update(2 * service, Table.of(struct.pack(f"={SLOTS}H", *numbers)).as_bytes())
             self.maps["active"].update(service, 2 * service)
 
     def traffic(self, way: Way) -> dict[str, int]:

@@ -20,7 +20,7 @@ from gale.dataplane.compiler import source
 
 KEYS = {"mode", "ip", "protocol", "case", "flows", "ns", "floor_ns", "spread"}
 CASES = {"established", "parse only", "no service", "malformed"}
-CASES_OF_L4 = CASES | {"back to the client", "new"}
+CASES_OF_L4 = CASES | {"back to the client", "back, verified by the card", "new"}
 
 HASH_LOOP = b"""
     for (__u32 turn = 0, hash = packet->length; turn < 64; turn++) {
@@ -40,6 +40,7 @@ def one_cpu() -> Iterator[None]:
     os.sched_setaffinity(0, allowed)
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.usefixtures("bpf", "one_cpu")
 @pytest.mark.parametrize("mode", ["l2", "l3", "l4"])
 def test_no_figure_has_grown_by_more_than_a_fifth(mode: str) -> None:
@@ -48,14 +49,15 @@ def test_no_figure_has_grown_by_more_than_a_fifth(mode: str) -> None:
     assert not [str(each) for each in found if each.too_much]
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.usefixtures("bpf", "one_cpu")
 @pytest.mark.parametrize("mode", ["l2", "l4"])
 def test_a_slower_program_is_found(mode: str) -> None:
-    """A loop of some multiplications, and only where it stands."""
+    """A loop of some multiplications, and only where it stands; first packets meet it too, but are dear already."""
     text = source()
     assert text.count(WHERE) == 1
-    found = growth(mode, text.replace(WHERE, HASH_LOOP + WHERE), FAMILIES[:1])
-    assert {each.row[3] for each in found if each.too_much} == {"established"}
+    found = growth(mode, text.replace(WHERE, HASH_LOOP + WHERE), FAMILIES[:1], slow={"established", "new"})
+    assert {each.row[3] for each in found if each.too_much} - {"new"} == {"established"}
 
 
 @pytest.mark.parametrize(

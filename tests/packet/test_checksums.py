@@ -30,13 +30,17 @@ ADDRESSES = {4: st.ip_addresses(v=4).map(str), 6: st.ip_addresses(v=6).map(str)}
 WORDS = st.integers(0, 65535)
 
 many = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+either = pytest.mark.parametrize("verified", [False, True], ids=["unknown", "verified by the card"])
 every_talk = pytest.mark.parametrize("talk", TALKS, ids=talk_name)
 
 
+@either
 @every_talk
 @many
 @given(data=st.data(), sport=PORTS, ttl=st.integers(2, 255), payload=st.binary(max_size=64))
-def test_both_ways(balancer: Balancer, talk: Talk, data: st.DataObject, sport: int, ttl: int, payload: bytes) -> None:
+def test_both_ways(
+    balancer: Balancer, talk: Talk, verified: bool, data: st.DataObject, sport: int, ttl: int, payload: bytes
+) -> None:
     """Scapy works out the expected checksums from nothing."""
     balancer.forget_flows()
     client = data.draw(ADDRESSES[talk.version])
@@ -44,7 +48,8 @@ def test_both_ways(balancer: Balancer, talk: Talk, data: st.DataObject, sport: i
     there = talk.from_client("S", client=client, sport=sport, ttl=ttl, **same)
     balancer.public(there).must_be("opened", talk.to_node("S", sport=sport, ttl=ttl - 1, **same))
     back = talk.from_node("SA", dport=sport, ttl=ttl, **same)
-    balancer.private(back).must_be("returned", talk.to_client("SA", client=client, dport=sport, ttl=ttl - 1, **same))
+    wanted = talk.to_client("SA", client=client, dport=sport, ttl=ttl - 1, **same)
+    balancer.private(back, verified).must_be("returned", wanted)
 
 
 FREE: dict[type[Packet], str] = {IP: "id", TCP: "window"}
@@ -97,9 +102,10 @@ def test_every_checksum_a_packet_may_come_with(balancer: Balancer, talk: Talk, b
         there = balancer.public(tuned(talk.from_client(), layer, before))
         assert there.verdict == "forwarded"
         assert there.packet == recomputed(there.packet)
-        back = balancer.private(tuned(talk.from_node(), layer, before))
-        assert back.verdict == "returned"
-        assert back.packet == recomputed(back.packet)
+        for verified in (False, True):
+            back = balancer.private(tuned(talk.from_node(), layer, before), verified)
+            assert back.verdict == "returned"
+            assert back.packet == recomputed(back.packet)
 
 
 def test_a_sum_that_has_to_be_folded_three_times(balancer: Balancer) -> None:
@@ -142,8 +148,9 @@ def test_every_checksum_a_packet_may_leave_with(balancer: Balancer, talk: Talk, 
         outcome = balancer.public(with_free(talk.from_client(), layer, free))
         assert Ether(outcome.packet)[layer].chksum == (after or (0xFFFF if layer is UDP else 0))
         free = (checksum_with(talk.to_client(), layer, 0) - after) % 0xFFFF
-        outcome = balancer.private(with_free(talk.from_node(), layer, free))
-        assert Ether(outcome.packet)[layer].chksum == (after or (0xFFFF if layer is UDP else 0))
+        for verified in (False, True):
+            outcome = balancer.private(with_free(talk.from_node(), layer, free), verified)
+            assert Ether(outcome.packet)[layer].chksum == (after or (0xFFFF if layer is UDP else 0))
 
 
 @many

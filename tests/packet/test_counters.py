@@ -18,8 +18,9 @@ NODES = (1, 2, STEP, STEP + 1, 10_000)
 
 @pytest.fixture
 def traffic(loaded: Balancer) -> Iterator[BpfMap]:
-    """Of these nodes; of each by its number, on every processor."""
+    """Of these nodes and no others, whatever ran before; of each by its number, on every processor."""
     table = loaded.program.maps["node_traffic"]
+    table.clear()
     table.update_many({number: struct.pack("=5Q", *[number] * WORDS) * table.copies for number in NODES})
     yield table
     table.clear()

@@ -34,11 +34,12 @@ from tests.packet.direct import (
     turned,
     udp,
 )
+from tests.packet.moving import Moving
 from tests.packet.oracle import slot
 from tests.packet.packets import CLIENT, SPORT, VIP, difference
 
 FOUND_LISTENER, FOUND_SLOT, FOUND_NODE, FOUND_FLOW = 1, 2, 4, 8
-WRITTEN = ("verdicts", "service_traffic", "node_traffic", "answer_rate", "fragments", "flows", "returns")
+WRITTEN = ("verdicts", "service_traffic", "node_traffic", "answer_rate", "fragments", "flows", "returns", "strays")
 """Every map that the packet path writes."""
 SMALL = tuple(name for name in WRITTEN if name != "node_traffic")
 
@@ -81,6 +82,21 @@ def test_a_packet_of_a_service(direct: Direct, way: Way, version: int, transport
         listener = SETTINGS.listeners[told.listener - 1]
         assert (listener.address, listener.port) == (address, way.dport)
         assert {tcp: "tcp", udp: "udp"}[transport] == listener.protocol
+
+
+def test_a_connection_whose_slot_has_moved(direct: Direct) -> None:
+    """Whether that is known already or not: nothing is learnt from a question."""
+    moving = Moving(direct)
+    moving.own([NODE])
+    moving.own([OTHER])
+    packet = ip(4) / tcp(L2)
+    for _ in range(2):
+        verdict, told, frame = explain(direct, from_client(packet))
+        assert (verdict, told.node) == ("stayed", NODE.number)
+        assert not (text := difference(frame, bytes(to_node(L2, packet)))), text
+        moving.sent(from_client(packet))
+    verdict, told, _ = explain(direct, from_client(ip(4) / tcp(L2, "S")))
+    assert (verdict, told.node) == ("bridged", OTHER.number)
 
 
 @every_protocol

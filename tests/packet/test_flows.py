@@ -17,8 +17,10 @@ from gale.dataplane.adapter import BpfDataplane
 from gale.dataplane.address import packed
 from gale.dataplane.farewell import Farewell
 from gale.dataplane.flows import Flows
-from gale.dataplane.program import load
+from gale.dataplane.maps import Maps
+from gale.dataplane.program import Program, load
 from gale.dataplane.settings import PROTOCOLS, DataplaneSettings, Listener
+from gale.dataplane.strays import Strays
 from gale.dataplane.words import FLAGS_SHIFT, flags, quiet_s
 from gale.errors import DataplaneError
 from gale.ports import Flow, FlowChoice
@@ -105,7 +107,8 @@ def test_flows_are_chosen_and_counted(net: Network, dataplane: BpfDataplane) -> 
             FlowChoice(port=port, service="web", node=1, state="established"),
         ]
         assert [[flow.service for flow in listed(dataplane, choice)] for choice in web] == [["web"]] * 3
-        assert [flow.client for flow in listed(dataplane, FlowChoice(ip_network("2001:db8:1::/64")))] == [CLIENT6]
+        for clients in ("2001:db8:1::/64", "::/0"):
+            assert [flow.client for flow in listed(dataplane, FlowChoice(ip_network(clients)))] == [CLIENT6]
         assert [flow.port for flow in listed(dataplane, FlowChoice(service="dns"))] == [DNS]
         none = [
             FlowChoice(ip_network("198.51.100.0/30")),
@@ -177,9 +180,17 @@ def test_what_has_been_quiet_for_too_long_has_ended(net: Network, dataplane: Bpf
 
 def test_without_l4_there_is_none(dataplane: BpfDataplane) -> None:
     direct = replace(SETTINGS, listeners=(Listener("web", PUBLIC, WEB, "tcp", WEB, "l2"),))
-    none = Flows(dataplane._program, direct, lambda: listeners.Directory({}), lambda _: 0, lambda _: ("", ""), None)
+    program, empty = dataplane._program, listeners.Directory({})
+    none = Flows(
+        program, direct, lambda: empty, lambda _: 0, lambda _: ("", ""), None, strays(program, dataplane._maps)
+    )
     with pytest.raises(DataplaneError, match="no service is of mode l4"):
-        asyncio.run(none.count(EVERY))
+        asyncio.run(none.some(EVERY, 1))
+    assert asyncio.run(none.count(EVERY)) == {}
+
+
+def strays(program: Program, maps: Maps) -> Strays:
+    return Strays(program.maps["strays"], maps, ("web",), lambda _: 0)
 
 
 @pytest.fixture(scope="module")
@@ -195,7 +206,8 @@ def full(bpf: None) -> Iterator[Flows]:
     farewell = Farewell(table, "lo", lambda _: 0, dict)
     gc.collect()
     gc.freeze()  # as gale-lb does: what other tests have left is not gone through
-    yield Flows(program, LARGE, lambda: directory, lambda _: 0, lambda _: ("127.0.0.1", ""), farewell)
+    known = strays(program, Maps(program, LARGE))
+    yield Flows(program, LARGE, lambda: directory, lambda _: 0, lambda _: ("127.0.0.1", ""), farewell, known)
     gc.unfreeze()
     farewell.close()
 

@@ -13,6 +13,7 @@ from gale.core.view import Addresses, View
 from gale.dataplane.address import unpacked
 from gale.dataplane.hop import NO_HOP, PUBLIC_LINK, Hop
 from gale.dataplane.maps import Maps, born_before
+from gale.dataplane.moves import Table
 from gale.errors import DataplaneError
 from tests.packet.balancer import SETTINGS, SLOTS, Balancer
 from tests.packet.packets import NODE_A, NODE_B
@@ -215,7 +216,7 @@ def test_what_others_write_is_found_and_mended(maps: Maps, held: Held) -> None:
     held.maps["links"].delete(PUBLIC_LINK)
     held.maps["links"].update(9, LO)
     in_use = held.in_use(1)
-    held.maps["slot_tables"].update(in_use, ALL_OF[1][:-4] + b"\7\0\7\0")
+    held.maps["slot_tables"].update(in_use, Table.of(ALL_OF[1][:-4] + b"\7\0\7\0").as_bytes())
 
     found = maps.verify()
     assert [line.split(":")[0] for line in found] == [

@@ -270,6 +270,16 @@ def test_a_flow_that_has_ended_may_be_gone(model: Model) -> None:
     assert not model.public(arriving(reset), gone, at(1.0))
 
 
+@pytest.mark.parametrize(("flags", "may_be_gone"), [("SA", True), ("A", False)])
+def test_a_node_that_accepts_again_keeps_no_flow_that_has_ended(model: Model, flags: str, may_be_gone: bool) -> None:
+    opened(model, 4, TCP)
+    (flow,) = model.flows.by_key.values()
+    flow.client_fin = True
+    flow.saw(int(TCP(flags="FA").flags), False, at(0.0))
+    flow.saw(int(TCP(flags=flags).flags), False, at(0.4))
+    assert model.flows.may_be_over(flow, at(0.6)) is may_be_gone
+
+
 @pytest.mark.parametrize(("checksum", "change", "expected"), [(0, 0, 0), (0xFFFF, 0, 0), (1, 1, 0), (0, 1, 0xFFFE)])
 def test_the_two_zeroes(checksum: int, change: int, expected: int) -> None:
     assert mended(checksum, change) == expected

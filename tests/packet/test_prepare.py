@@ -236,12 +236,17 @@ def test_a_vlans_frames_are_seen_by_the_device_below(net: Net, tmp_path: Path) -
 
 
 def test_only_load_balancers_may_tunnel(net: Net, tmp_path: Path) -> None:
-    prepare(net, preparer(net, tmp_path), L3)
+    one = preparer(net, tmp_path)
+    assert one.counted() == {}
+    prepare(net, one, L3)
     with service(net, VIP), net.wire() as wire:
         for port, source in ((30001, STRANGER), (30002, LB)):
             syn = inner(4) / TCP(sport=port, dport=PORT, flags="S")
             wire.send(bytes(Ether(dst=net.mac, src=net.mac_outside) / outer(4, source) / syn))
         assert answer_of_either(wire, 30001, 30002) == 30002
+    counted = {verdict: packets for (verdict, _), packets in one.counted().items() if packets}
+    assert counted.pop("clamped") >= 1  # the service sends its SYN/ACK again
+    assert counted == {"decapsulated": 1, "not_a_load_balancer": 1}
 
 
 def answer_of_either(wire: socket.socket, *ports: int) -> int:

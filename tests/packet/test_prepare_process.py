@@ -17,6 +17,7 @@ import pytest
 from gale.core.shared import HealthPolicy
 from gale.core.state import NodeInfo
 from gale.dataplane.known import OWN
+from gale.dataplane.namespace import cookie
 from gale.dataplane.pins import Pins
 from gale.dataplane.settings import Listener
 from gale.ports import Standing
@@ -40,13 +41,16 @@ class Gate:
     def __init__(self) -> None:
         self.last: tuple[bool, str] | None = None
         self.address6 = ""
+        self.services: frozenset[str] = frozenset()
         self.said_goodbye = False
 
     def policy(self) -> HealthPolicy:
         return HealthPolicy(3, 1_000)
 
     def check(self, info: NodeInfo, serving: bool, reason: str = "") -> Standing:
-        self.last, self.address6 = (serving, reason), info.address6
+        self.last, self.address6, self.services = (serving, reason), info.address6, frozenset(info.services)
+        if info.leaving:
+            return Standing("draining", flows=0)
         return Standing("routing" if serving else "failed")
 
     async def goodbye(self, info: NodeInfo) -> Standing:
@@ -97,9 +101,10 @@ class Agent:
     """gale-node on the node's machine; `before` stands before its command, such as setpriv."""
 
     def __init__(self, net: Net, folder: Path, *before: str, python_path: str = "") -> None:
-        config = folder / "node.toml"
+        self.config = config = folder / "node.toml"
         config.write_text(
-            f'[load_balancer]\naddresses = [{{ ip = "{LB}", port = {NODE_PORT} }}]\n[node]\nname = "web"\n'
+            f'[load_balancer]\naddresses = [{{ ip = "{LB}", port = {NODE_PORT} }}]\n'
+            '[web]\naddress = "loopback"\n[node]\nname = "web"\n'
         )
         self.log = folder / "log"
         paths = os.pathsep.join(path for path in (python_path, str(ROOT)) if path)
@@ -145,7 +150,8 @@ def net() -> Iterator[Net]:
 def start(net: Net, tmp_path: Path) -> Iterator[Callable[..., Agent]]:
     """Starts an agent; whatever a test leaves of it is ended, and its memory removed."""
     agents: list[Agent] = []
-    files = set(RUN.glob("*"))
+    with namespace(net.node):
+        memory = RUN / f"{cookie()}.json"
 
     def one(*before: str, **more: str) -> Agent:
         agents.append(Agent(net, tmp_path, *before, **more))
@@ -156,8 +162,7 @@ def start(net: Net, tmp_path: Path) -> Iterator[Callable[..., Agent]]:
         agent.process.kill()
         agent.process.wait(START_S)
         sys.stdout.write(agent.log.read_text())
-    for file in set(RUN.glob("*")) - files:
-        file.unlink()
+    memory.unlink(missing_ok=True)
 
 
 @pytest.mark.parametrize("mode", ["l2", "l3"])
@@ -169,12 +174,34 @@ def test_it_prepares_its_machine_and_puts_everything_back(net: Net, start: Calla
         assert gate.address6 == NODE6
         assert VIP in net.inside("ip", "address", "show", "lo")
         assert net.machine() != before
+        told = net.inside("curl", "-s", "http://127.0.0.1:5557/metrics").splitlines()
+        assert f'gale_prepared{{load_balancer="{LB}:{NODE_PORT}"}} 1.0' in told
+        assert 'gale_prepared_changes{kind="address"} 2.0' in told
+        assert 'gale_prepared_changes{kind="program"} %.1f' % (0 if mode == "l2" else 2) in told
+        decapsulated = 'gale_tunnel_packets_total{action="pass",verdict="decapsulated"} 0.0'
+        assert (decapsulated in told) == (mode == "l3")
         agent.end(signal.SIGTERM)
         assert gate.said_goodbye
     assert agent.process.returncode == 0
     assert net.machine() == before
     assert "service address put on loopback" in agent.log.read_text()
     assert "service address taken off loopback" in agent.log.read_text()
+
+
+def test_a_service_that_it_takes_no_part_in_any_more_keeps_its_address(net: Net, start: Callable[..., Agent]) -> None:
+    """Connections go on, and until that is committed new ones come."""
+    before = net.machine()
+    with load_balancer(net, "l2") as gate:
+        agent = start()
+        eventually(lambda: gate.serving, START_S)
+        with agent.config.open("a") as config:
+            config.write('services = ["another"]\n')
+        agent.process.send_signal(signal.SIGHUP)
+        eventually(lambda: gate.services == {"another"}, START_S)
+        assert gate.serving
+        assert VIP in net.inside("ip", "address", "show", "lo")
+        agent.end(signal.SIGTERM)
+    assert net.machine() == before
 
 
 @pytest.mark.parametrize("mode", ["l2", "l3"])

@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from gale.dataplane import attach, compiler
+from gale.core.plan import SetSlots
+from gale.dataplane import attach, compiler, jiffies
 from gale.dataplane.abi import BPF_DIRECTORY
 from gale.dataplane.adapter import BpfDataplane
 from gale.dataplane.hold import holding
@@ -25,7 +26,7 @@ from gale.dataplane.syscall import map_info, pin, pinned, program_info
 from gale.dataplane.takeover import Start, remove
 from gale.errors import DataplaneError
 from tests.packet import needs
-from tests.packet.live import DNS, DNS_ON_NODES, SETTINGS, SIDES, WEB, WEB_ON_NODES, loaded, started
+from tests.packet.live import DNS, DNS_ON_NODES, SETTINGS, SIDES, SLOTS, WEB, WEB_ON_NODES, loaded, started
 from tests.packet.network import PUBLIC, PUBLIC6, Network, namespace, one_arm, run
 
 BOTH_VERSIONS = SETTINGS
@@ -145,7 +146,7 @@ def test_flows_outlive_gale_lb(net: Network, stack: ExitStack) -> None:
             program_info(start_of(second).program.fds[PRIVATE_PROGRAM]).id
         ]
         assert second.verify() == ()
-    assert start_of(second).program.adopted == {"flows", "returns", "fragments"}
+    assert start_of(second).program.adopted == {"flows", "returns", "fragments", "strays"}
     assert start_of(second).maps.directory.entries == start_of(first).maps.directory.entries
     assert ids(found(net), "nodes", "directory") == ids(start_of(second), "nodes", "directory")
     talk.go_on()
@@ -230,6 +231,26 @@ def _pin_again(source: str, target: str) -> None:
     os.close(descriptor)
 
 
+def test_slots_that_move_while_there_is_no_gale_lb(net: Network) -> None:
+    """They are compared with those that the last start has left, whatever numbers their services had."""
+    near = Listener("near", PUBLIC, 81, "tcp", 81, "l2")
+    first = started(net, replace(IPV4, listeners=(*IPV4.listeners, near)))
+    first.perform(SetSlots("near", b"\1\0" * SLOTS))
+    dataplane, settings = first, replace(IPV4, listeners=(near, *IPV4.listeners))
+    for owner, moved in ((1, 0), (2, SLOTS), (2, SLOTS)):
+        dataplane = restarted(net, dataplane, settings)
+        tables = start_of(dataplane).maps.tables
+        with namespace(net.balancer):
+            dataplane.perform(SetSlots("near", bytes((owner, 0)) * SLOTS))
+            dataplane.perform(SetSlots("web", bytes((owner, 0)) * SLOTS))
+            assert dataplane.verify() == ()
+        assert len(tables["near"].moved) == moved
+        assert not tables["web"].moved, "flows of l4 are known"
+        assert ids(start_of(dataplane), "strays") == ids(start_of(first), "strays")
+    assert tables["near"].youngest(1, jiffies.now()) is not None
+    dataplane.close()
+
+
 # Other builds
 
 
@@ -260,7 +281,7 @@ def test_tables_of_another_shape_are_converted_and_a_start_may_be_killed_at_ever
     talk = Talk(net, stack)
     second = loaded(net, IPV4)
     start = start_of(second)
-    assert start.program.adopted == {"fragments"}
+    assert start.program.adopted == {"fragments", "strays"}
     swapped = [step.__name__ for step in start.steps()].index("_swap")
     for steps in range(len(start.steps()) + 1):
         killed_at(net, start, steps)
@@ -279,7 +300,7 @@ def test_tables_of_another_size_are_converted(net: Network, stack: ExitStack) ->
     talks = [Talk(net, stack), *(Talk(net, stack, udp=False) for _ in range(50))]
     for flows in (IPV4.flows << 4, IPV4.flows >> 2):
         dataplane = restarted(net, dataplane, replace(IPV4, flows=flows))
-        assert start_of(dataplane).program.adopted == {"fragments"}
+        assert start_of(dataplane).program.adopted == {"fragments", "strays"}
         for talk in talks:
             talk.go_on()
         forwards(net)

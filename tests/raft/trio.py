@@ -24,11 +24,13 @@ SHARED = SharedConfig(HealthPolicy(1), (Service("default", 8080, 80),))
 
 
 def free_addresses(count: int) -> tuple[str, ...]:
-    """Below the ports that the kernel gives to connections: one of those could take the place of a stopped listener."""
+    """Below the ports that the kernel gives to connections: one of those could take the place of a stopped listener. By
+    a chance of its own: tests that run at the same time begin with the same seed."""
+    chance = random.SystemRandom()
     found: list[str] = []
     while len(found) < count:
         with suppress(OSError), socket.socket() as probe:
-            port = random.randrange(20_000, 30_000)
+            port = chance.randrange(20_000, 30_000)
             probe.bind(("127.0.0.1", port))
             found.append(f"127.0.0.1:{port}")
     return tuple(found)

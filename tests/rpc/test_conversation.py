@@ -92,12 +92,14 @@ async def load_balancer(
 
 
 @asynccontextmanager
-async def node(server: str, prober: Prober | None = None) -> AsyncIterator[Conversation]:
+async def node(
+    server: str, prober: Prober | None = None, leaving: asyncio.Event | None = None
+) -> AsyncIterator[Conversation]:
     """A node's conversation, which is told to stop at the end."""
-    stop = asyncio.Event()
+    leaving, stop = leaving or asyncio.Event(), asyncio.Event()
     config = NodeConfig("web", (server,), weight=2)
     preparation = Preparation(Preparer(Memory(), 1, "2001:db8::11"))
-    conversation = Conversation(config, Server(server), prober or Prober(None, 1, 1), preparation, stop)
+    conversation = Conversation(config, Server(server), prober or Prober(None, 1, 1), preparation, leaving, stop)
     task = asyncio.create_task(conversation.keep_up())
     try:
         yield conversation
@@ -307,6 +309,35 @@ def test_an_address_has_one_form() -> None:
         node="web", weight=1, reports_to=1, condition=node_pb2.CONDITION_SERVING, address6="2001:DB8:0::11"
     )
     assert node_info(check, "10.0.0.1").address6 == "2001:db8::11"
+
+
+async def test_a_quiet_check_is_answered_when_there_is_news() -> None:
+    serving = node_pb2.Check(
+        node="web", weight=1, reports_to=1, condition=node_pb2.CONDITION_SERVING, services=["default"], quiet=True
+    )
+    async with load_balancer() as box, grpc.aio.insecure_channel(box.nodes) as channel:
+        stream, phases = node_pb2_grpc.NodeServiceStub(channel).Checks(), []
+
+        async def listen_in() -> None:
+            async for reply in stream:
+                phases.append(reply.phase)
+
+        listening = asyncio.create_task(listen_in())
+        for _ in range(8):
+            await stream.write(serving)
+            await asyncio.sleep(0.1)
+        assert phases == ["unknown", "joining", "routing"]
+        for changes in ({"quiet": False}, {"weight": 2}, {"condition": node_pb2.CONDITION_GOODBYE}):
+            check = node_pb2.Check()
+            check.CopyFrom(serving)
+            check.MergeFrom(node_pb2.Check(**changes))
+            if not changes.get("quiet", True):
+                check.quiet = False
+            await stream.write(check)
+            await asyncio.sleep(0.1)
+        assert box.consensus.state.nodes["web"].info.weight == 2
+        assert phases == ["unknown", "joining", "routing", "routing", "left"]
+        await listening
 
 
 async def test_a_refused_check_ends_the_stream_with_the_reason() -> None:

@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 from gale.core.state import Phase
 from gale.errors import RemoteError
 from gale.ports import Flow
-from gale.rpc.client import ask
+from gale.rpc.client import ask, operator_link
 from gale.rpc.flows import clients_from
 from gale.rpc.plain import parts_plain
 from gale.rpc.v1 import api_pb2 as pb
@@ -68,13 +68,47 @@ async def test_chosen_flows_are_killed_and_that_is_logged(box: Box) -> None:
         mine, gone = parts_plain(await ask(box.api, "KillFlows", pb.KillFlowsRequest(choice=choice), 3))
     assert (mine["killed"], gone["killed"], box.dataplane.flows.all) == (1, 0, [ORPHAN, SIX])
     (line,) = [line for line in lines if line["event"] == "flows killed by order"]
-    assert (line["flows"], line["client"], line["by"]) == (1, "198.51.100.7:40000", "127.0.0.1")
+    assert (line["flows"], line["client"], line["who"]) == (1, "198.51.100.7:40000", "somebody at 127.0.0.1")
     told = await ctl(box.api, "flows", "kill", "--node", "web", code=1)  # one did not answer
     assert f"{ADDRESS}: 1 flows killed" in told
     assert "say which" in await ctl(box.api, "flows", "kill", code=2)
     assert "goes with no choice" in await ctl(box.api, "flows", "kill", "--all", "--node", "web", code=2)
     await ctl(box.api, "flows", "kill", "--all", code=1)
     assert box.dataplane.flows.all == []
+
+
+async def test_an_end_to_flows_is_an_event_that_names_who_gave_the_order(box: Box) -> None:
+    async with operator_link(replace(box.api, user="anna")) as link:
+        request = pb.KillFlowsRequest(choice=pb.FlowChoice(node="web", state="established"), why="they hang")
+        await link.ask("KillFlows", request, 3)
+        await link.ask("KillFlows", request, 3)  # there are none any more, which is no event
+    event = box.consensus.state.transitions[-1]
+    assert (event.subject, event.before, event.after) == ("flows", "2 of node web, state established", "killed")
+    assert (event.cause, event.who) == ("an operator ends them: they hang", "anna at 127.0.0.1")
+    assert box.consensus.state.transitions[-2].subject != "flows"
+    assert box.dataplane.flows.killed == 2
+
+
+async def test_without_a_quorum_flows_are_ended_too_and_the_log_says_that_it_is_no_event(box: Box) -> None:
+    box.consensus.quorum = False
+    before = len(box.consensus.state.transitions)
+    with capture_logs() as lines:
+        await ask(box.api, "KillFlows", pb.KillFlowsRequest(), 3)
+    box.consensus.quorum = True
+    assert box.dataplane.flows.all == []
+    assert len(box.consensus.state.transitions) == before
+    told = {line["event"]: line for line in lines}
+    assert told["flows killed by order"]["flows"] == 3
+    assert "not committed" in told["not among the events"]["reason"]
+
+
+async def test_a_load_balancer_says_for_whom_it_passes_an_order_on(box: Box) -> None:
+    passed_on = pb.KillFlowsRequest(here=True, who="operator anna", why="they\nhang")
+    with capture_logs() as lines:
+        await ask(box.api, "KillFlows", passed_on, 3)
+    (line,) = [line for line in lines if line["event"] == "flows killed by order"]
+    assert (line["who"], line["why"]) == ("operator anna", "they hang")
+    assert box.consensus.state.transitions[-1].subject != "flows"  # the one that was asked has it noted, for all
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,8 @@ from gale.ports import Counters, Traffic
 from gale.tls import Identity, Role
 from gale.web.http import Answer, Request
 from gale.web.page import NODES_MAX, Moment, Picture, Wanted
-from gale.web.site import Site, doors, open_doors
+from gale.web.serving import doors, open_doors
+from gale.web.site import Site
 from tests.browser import CHROMIUM, Page, chromium
 from tests.raft.trio import free_addresses
 from tests.rpc.certificates import Folder

@@ -10,9 +10,11 @@ import pytest
 from cryptography import x509
 from structlog.testing import capture_logs
 
+from gale.core.commands import Given
 from gale.errors import RemoteError
 from gale.rpc.auth import _forbidden
 from gale.rpc.client import Server, _channel, fetch_local_status, node_link
+from gale.rpc.giving import given_in
 from gale.rpc.v1 import node_pb2
 from gale.tls import Credentials, Role
 from tests.rpc.certificates import Folder, Gate, echo, serving
@@ -66,6 +68,19 @@ async def test_without_certificates_everybody_may_do_everything() -> None:
     async with serving(None, echo(API, METHODS)) as address:
         for method in METHODS:
             assert await call(address, None, f"/{API}/{method}") is grpc.StatusCode.OK
+
+
+@pytest.mark.parametrize(
+    ("role", "name", "giver"), [(Role.OPERATOR, "anna", "operator anna"), (Role.LOAD_BALANCER, "127.0.0.1", "eve")]
+)
+def test_only_a_load_balancer_may_say_for_whom_it_passes_an_order_on(
+    folder: Folder, role: Role, name: str, giver: str
+) -> None:
+    class Context:
+        def auth_context(self) -> dict[str, list[bytes]]:
+            return {"x509_pem_cert": [folder.issue(role, name).pem()[1]]}
+
+    assert given_in(Context(), "", "127.0.0.1:9090", behalf="eve") == Given(giver)
 
 
 async def test_a_refused_order_is_one_line(folder: Folder) -> None:

@@ -27,9 +27,9 @@ OWN_TERMINAL = (
 class Terminal:
     """Of 40 lines; what is written on it comes in `text`."""
 
-    def __init__(self) -> None:
+    def __init__(self, columns: int) -> None:
         self.ours, self.theirs = pty.openpty()
-        fcntl.ioctl(self.theirs, termios.TIOCSWINSZ, struct.pack("4H", 40, 140, 0, 0))
+        fcntl.ioctl(self.theirs, termios.TIOCSWINSZ, struct.pack("4H", 40, columns, 0, 0))
         self.before = termios.tcgetattr(self.theirs)
         self.text = ""
         asyncio.get_running_loop().add_reader(self.ours, self._read)
@@ -44,8 +44,9 @@ class Terminal:
 
 
 @asynccontextmanager
-async def running(box: Box) -> AsyncIterator[tuple[Terminal, asyncio.subprocess.Process]]:
-    terminal = Terminal()
+async def running(box: Box, columns: int = 140) -> AsyncIterator[tuple[Terminal, asyncio.subprocess.Process]]:
+    terminal = Terminal(columns)
+    elsewhere = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}  # of pytest's
     command = [sys.executable, "-m", "gale.cli.ctl", "top", "--interval", "0.2", "--server", str(box.api)]
     program = await asyncio.create_subprocess_exec(
         *(sys.executable, "-c", OWN_TERMINAL, *command),
@@ -53,7 +54,7 @@ async def running(box: Box) -> AsyncIterator[tuple[Terminal, asyncio.subprocess.
         stdout=terminal.theirs,
         stderr=terminal.theirs,
         start_new_session=True,
-        env={**os.environ, "TERM": "xterm"},
+        env={**elsewhere, "TERM": "xterm"},
     )
     try:
         yield terminal, program
@@ -89,7 +90,7 @@ async def test_it_shows_the_cluster_until_it_is_left(box: Box, key: bytes) -> No
 
 
 async def test_a_load_balancer_that_stops_to_answer_is_told(box: Box) -> None:
-    async with running(box) as (terminal, program):
+    async with running(box, columns=80) as (terminal, program):
         await eventually(lambda: "4,242" in terminal.text, 20)
         box.dataplane.counted = Counters({"forwarded": -1})  # cannot be told: the call fails
         await eventually(lambda: "what is shown is older" in terminal.text)

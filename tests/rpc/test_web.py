@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from gale.core.commands import Drain
 from gale.core.state import NodeInfo
@@ -16,7 +17,8 @@ from gale.ports import Counters, Traffic
 from gale.tls import Credentials, Identity, Role
 from gale.web import http
 from gale.web.http import BODY_MAX, BOUNDS, HEAD_MAX, Answer, Request
-from gale.web.site import Site, doors, open_doors, places
+from gale.web.serving import doors, open_doors, places
+from gale.web.site import Site
 from tests.raft.trio import free_addresses
 from tests.rpc.certificates import Folder
 from tests.rpc.test_conversation import Box, eventually, load_balancer
@@ -242,6 +244,12 @@ async def test_with_certificates_it_is_tls_that_asks_for_none_and_plain_on_loopb
         with pytest.raises((ConnectionError, IndexError)):
             await site.ask(request, OTHER)
         await eventually(lambda: site.refusals.count == 2)
+        await asyncio.sleep(1)  # a line a second
+        with capture_logs() as lines:
+            _, writer = await asyncio.open_connection(OTHER, site.port)
+            writer.close()
+            await eventually(lambda: site.refusals.count == 3)
+        assert [line["reason"] for line in lines] == ["no TLS: it left in the middle"]
         assert "gale_certificate_expiry_timestamp_seconds 1." in (await site.get("/metrics"))[2]
 
 

@@ -14,6 +14,7 @@ from gale.core.commands import (
     HandOver,
     LiftBans,
     Missed,
+    Noted,
     NotServing,
     Observation,
     Origin,
@@ -49,6 +50,7 @@ infos = st.builds(
     services=st.sampled_from([(), ("default",), ("mail",), ("mail", "web6")]),
     reports_to=st.integers(1, 3),
     address6=st.sampled_from(["", "fd00::1", "fd00::2"]),
+    leaving=st.sampled_from([False, False, True]),
 )
 observations: st.SearchStrategy[Observation] = st.one_of(
     st.builds(Passed, infos, st.integers(0, 5)),
@@ -75,6 +77,7 @@ orders: st.SearchStrategy[Command] = st.one_of(
     st.builds(Unban, times, nodes, given_by),
     st.builds(SetWeight, times, nodes, st.sampled_from([0, 1, 7, 1_001]), given_by),
     st.builds(HandOver, times, st.sampled_from(["", *LOAD_BALANCERS]), given_by),
+    st.builds(Noted, times, *[st.sampled_from(["", "flows", "x" * 999])] * 4, given_by),
 )
 commands: st.SearchStrategy[Command] = st.one_of(
     reports,

@@ -69,6 +69,7 @@ def test_what_is_shown_of_a_file_names_no_key_file(tmp_path: Path) -> None:
     lb = load_lb(written(tmp_path, LB + tls))
     assert dict(lb.own) == {
         "forwarding.flows": "262144",
+        "forwarding.learning_time": "60000ms",
         "load_balancer_quorum.addresses": "192.168.1.2:9090, 192.168.1.3:9090, 192.168.1.4:9090",
         "load_balancer_quorum.enforce_single_configuration": "false",
         "private_interface.api_port": "5555",
@@ -186,6 +187,7 @@ def test_the_hash_covers_what_must_agree_and_nothing_else(tmp_path: Path) -> Non
         ("[forwarding]\ntunnel = 'ipv4'", 'forwarding.tunnel = "ipv4": l4 has no tunnel: leave it out'),
         ("[forwarding]\nmode = 'l3'\ntunnel = 'gre'", 'forwarding.tunnel = "gre": must be "ipv4" or "ipv6"'),
         ("[forwarding]\nflows = 1000000", "forwarding.flows = 1000000: must be a power of two"),
+        ('[forwarding]\nlearning_time = "1h"', 'forwarding.learning_time = "3600000ms": the most is "10m"'),
         ("[forwarding]\nflows = 512", "forwarding.flows = 512: expected `int` >= 1024"),
         ("[forwarding]\ntarget_port = 70000", "forwarding.target_port = 70000: expected `int` <= 65535"),
         ("[forwarding]\ntarget_port = true", "forwarding.target_port = true: expected `int | null`, got `bool`"),
@@ -321,6 +323,14 @@ def test_a_node_needs_an_address_for_each_load_balancer(tmp_path: Path) -> None:
     for wrong in ("{ port = 1 }", '{ ip = "10.0.0.1", hostname = "lb" }'):
         with pytest.raises(ConfigError, match="needs either ip or hostname"):
             load_node(written(tmp_path, f"[load_balancer]\naddresses = [{wrong}]\n"))
+
+
+def test_a_node_shows_itself_only_where_it_is_told_to(tmp_path: Path) -> None:
+    node = load_node(written(tmp_path, NODE))
+    assert (node.web_address, node.web_port) == ("off", 5557)
+    assert load_node(written(tmp_path, NODE + '[web]\naddress = "private"\n')).web_address == "private"
+    with pytest.raises(ConfigError, match=r'web.address = "0.0.0.0": must be "off", "loopback"'):
+        load_node(written(tmp_path, NODE + '[web]\naddress = "0.0.0.0"\n'))
 
 
 def test_a_nodes_ipv6_address(tmp_path: Path) -> None:

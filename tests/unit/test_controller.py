@@ -358,8 +358,10 @@ async def test_while_an_earlier_start_forwards_the_programs_wait_for_nodes_to_pr
     await again.steps(10)
     assert again.level()
     assert not again.dataplane.attachments
+    assert again.controller.flows_left("nobody") is None, "its kernel forwards by what an earlier start knew"
     await again.steps(2, (WEB,))
     assert again.dataplane.attachments
+    assert again.controller.flows_left("nobody") == 0
 
 
 async def test_they_do_not_wait_for_ever() -> None:

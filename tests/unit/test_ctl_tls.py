@@ -52,6 +52,34 @@ def test_issuing_again_replaces(directory: Path) -> None:
     assert (directory / "web-1.crt").read_bytes() != certificate
 
 
+def test_what_is_fit_is_kept_until_its_end_is_near(directory: Path) -> None:
+    lb = ("tls", "issue", "lb", "192.168.1.2", "--hostname", "lb-0.local", "--directory", directory)
+    certificate, key = directory / "192.168.1.2.crt", directory / "192.168.1.2.key"
+
+    def kept(*words: object) -> bool:
+        before = certificate.read_bytes() if certificate.exists() else None
+        issued = gale_ctl(*lb, "--renew-within", 60, *words)
+        assert issued.exit_code == 0, issued.output
+        assert issued.output.strip().endswith(": kept") is (certificate.read_bytes() == before)
+        return certificate.read_bytes() == before
+
+    assert not kept("--days", 60), "nothing was there"
+    assert not kept("--days", 61), "it ends within the 60 days"
+    assert kept("--days", 61)
+    assert not kept("--hostname", "gale.local"), "it lacks a name"
+    assert not kept(), "it has one too many"
+    key.unlink()
+    assert not kept(), "it has no key"
+    gale_ctl("tls", "issue", "node", "web-1", "--directory", directory)
+    (directory / "web-1.key").replace(key)
+    assert not kept(), "the key is another's"
+    for file in directory.glob("ca.*"):
+        file.unlink()
+    gale_ctl("tls", "init", "--directory", directory)
+    assert not kept(), "its authority is another"
+    assert kept()
+
+
 @pytest.mark.parametrize(
     ("words", "code", "complaint"),
     [
@@ -60,8 +88,8 @@ def test_issuing_again_replaces(directory: Path) -> None:
         (["node", "web-1", "--hostname", "x"], 2, "--hostname x: is for load balancers, nobody calls a node"),
         (["operator", "ca"], 2, "NAME ca: its files would replace the authority's"),
         (["operator", "taken"], 1, "taken.crt: is for node taken: move it away"),
-        (["root", "anna"], 2, "Invalid value for '{lb|node|operator|reader}'"),
-        (["node", "web-1", "--days", str(CA_DAYS + 1)], 2, "Invalid value for '--days'"),
+        (["root", "anna"], 2, "invalid value for '{lb|node|operator|reader}'"),
+        (["node", "web-1", "--days", str(CA_DAYS + 1)], 2, "invalid value for '--days'"),
         (["lb", "192.168.1.2", "--hostname", "ü"], 1, "cannot issue"),
     ],
 )
@@ -99,3 +127,14 @@ def test_certificates_to_ask_with_may_come_from_the_environment(
         monkeypatch.setenv(variable, str(directory / "ca.key"))
     asked = gale_ctl("cluster", "status", "--server", "127.0.0.1:1")
     assert (asked.exit_code, "ca.key: not a certificate in PEM form" in asked.stderr) == (1, True)
+
+
+def test_what_gale_says_besides_is_no_part_of_the_answer(directory: Path) -> None:
+    gale_ctl("tls", "issue", "operator", "anna", "--days", 3, "--directory", directory)
+    own = [
+        f"--{option}={directory / file}"
+        for option, file in (("ca", "ca.crt"), ("cert", "anna.crt"), ("key", "anna.key"))
+    ]
+    asked = gale_ctl("cluster", "status", "-o", "json", "--server", "127.0.0.1:1", *own)
+    assert asked.stdout == ""
+    assert asked.stderr.startswith('level=warning event="certificate expires: renew it"')

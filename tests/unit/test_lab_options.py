@@ -88,7 +88,7 @@ def test_every_mode_has_its_services_and_its_own_ports(tmp_path: Path) -> None:
         "virtual_addresses": addresses,
     }
     both = {"protocols": ["tcp", "udp"]}
-    assert read["forwarding"] == {"mode": "l4", "target_port": 80, "flows": 4096, **both}
+    assert read["forwarding"] == {"mode": "l4", "target_port": 80, "flows": 4096, "learning_time": "3s", **both}
     services = {service.pop("name"): service for service in read["service"]}
     assert all(service.pop("addresses") == addresses for service in services.values())
     assert services == {
@@ -103,15 +103,15 @@ def test_every_mode_has_its_services_and_its_own_ports(tmp_path: Path) -> None:
 def test_only_one_node_stands_behind_iperf3() -> None:
     topology = EVERYTHING.topology("gale")
     one, other = (tomli.loads(node_toml(topology, EVERYTHING, name))["node"] for name in ("node-0", "node-1"))
-    assert one == {"name": "node-0"}
-    assert other == {"name": "node-1", "services": ["default", "l2", "l3"]}
+    assert one == {"name": "node-0", "drain_timeout": "0s"}
+    assert other == {"name": "node-1", "drain_timeout": "0s", "services": ["default", "l2", "l3"]}
 
 
 def test_one_arm_is_one_interface(tmp_path: Path) -> None:
     options = LabOptions(modes=("l2",), one_arm=True, virtual=True)
     read = tomli.loads(lb_toml(options.topology("gale"), options, tmp_path / "state"))
     assert read["public_interface"]["net_interface_public"] == read["private_interface"]["net_interface_private"]
-    assert read["forwarding"] == {"mode": "l2"}
+    assert read["forwarding"] == {"mode": "l2", "learning_time": "3s"}
 
 
 def test_notes_keep_what_was_asked_for() -> None:

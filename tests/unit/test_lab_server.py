@@ -195,6 +195,24 @@ def test_the_generator_counts_answers_and_failures_per_endpoint(port: int) -> No
     assert sum(sample.total.failed for sample in samples) == final.total.failed
 
 
+def test_kept_connections_lose_no_request_to_a_server_that_ends() -> None:
+    """It says with its last answers that it ends them."""
+    with running_server() as (port, process):
+        words = ["--endpoints", f"127.0.0.1:{port}", "--rate", "100", "--concurrency", "4", "--keep"]
+        command = [sys.executable, "-m", "gale.lab.traffic", "--interval", "0.1", *words]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as generator:
+            assert generator.stdin is not None
+            assert generator.stdout is not None
+            before = [Sample.from_json(json.loads(generator.stdout.readline())) for _ in range(3)]
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(TIMEOUT_S) == 0
+            generator.stdin.close()
+            final = Sample.from_json(json.loads(generator.stdout.readlines()[-1]))
+    assert before[-1].total.ok
+    assert final.total.ok > sum(sample.total.ok for sample in before)
+    assert set(final.total.failures) <= {"refused"}, final.total.failures
+
+
 def test_the_generator_ends_with_its_standard_input(port: int) -> None:
     *samples, final = generate("--endpoints", f"127.0.0.1:{port}", "--duration", "60", stdin=subprocess.DEVNULL)
     assert len(samples) < 100

@@ -10,16 +10,20 @@ from typing import Any
 
 import pytest
 import yaml
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
+from grafana_foundation_sdk.cog.plugins import register_default_plugins
+from grafana_foundation_sdk.models.dashboard import Dashboard
 
-from gale.web import families
-from gale.web.families import Family
+from gale.web import families, node_families
+from gale.web.exposition import Family
 
 MONITORING = Path(__file__).parents[2] / "monitoring"
 ALERTS = MONITORING / "gale-alerts.yml"
 ALERTS_TEST = MONITORING / "gale-alerts-test.yml"
 DASHBOARD = MONITORING / "gale-dashboard.json"
 
-TOLD = {family.name: family for family in vars(families).values() if isinstance(family, Family)}
+KNOWN = {**vars(families), **vars(node_families)}.values()
+TOLD = {family.name: family for family in KNOWN if isinstance(family, Family)}
 ANY = {"job", "instance"}
 COLUMNS = 24
 USED = re.compile(r"\b(gale_\w+)(?:\{([^}]*)\})?")
@@ -75,7 +79,7 @@ def test_every_alert_says_what_to_do_and_is_tried() -> None:
     tried = ALERTS_TEST.read_text()
     for rule in rules():
         assert rule["labels"]["severity"] in ("critical", "warning", "info")
-        assert set(rule["annotations"]) == {"summary", "description"}
+        assert set(rule["annotations"]) == {"summary", "description", "runbook"}
         assert re.search(rf"\b{rule['alert']}\b", tried), rule["alert"]
 
 
@@ -99,6 +103,39 @@ def test_prometheus_takes_every_query_of_the_dashboard(tmp_path: Path) -> None:
     file = tmp_path / "asked.yml"
     file.write_text(yaml.safe_dump({"groups": [{"name": "asked", "rules": recorded}]}))
     assert promtool("check", "rules", str(file)) == ""
+
+
+def unknown(told: Any, known: Any, at: str = "") -> list[str]:
+    """What is told and not known, by its keys."""
+    if isinstance(told, dict) and isinstance(known, dict):
+        return [each for key in told for each in unknown(told[key], known.get(key), f"{at}.{key}")]
+    if isinstance(told, list) and isinstance(known, list) and len(told) == len(known):
+        return [each for one, other in zip(told, known, strict=True) for each in unknown(one, other, f"{at}[]")]
+    return [] if told == known else [f"{at}: {told!r} is {known!r} to Grafana"]
+
+
+def by_grafana(told: dict[str, Any]) -> Any:
+    """What is left of a dashboard when Grafana's own library has read it."""
+    register_default_plugins()
+    return json.loads(JSONEncoder().encode(Dashboard.from_json(told)))
+
+
+def test_grafana_knows_all_that_the_dashboard_says() -> None:
+    told = json.loads(DASHBOARD.read_text())
+    for variable in told["templating"]["list"]:
+        variable.pop("definition", None)  # Grafana writes it beside the query, and its library leaves it out
+    assert unknown(told, by_grafana(told)) == []
+
+
+@pytest.mark.parametrize("key", ["fieldConfig.defaults.unitt", "options.legend.kalcs", "targets.exprr", "grid"])
+def test_what_grafana_does_not_know_is_found(key: str) -> None:
+    *way, last = key.split(".")
+    told = json.loads(DASHBOARD.read_text())
+    place = next(panel for panel in told["panels"] if panel["type"] == "timeseries")
+    for word in way:
+        place = place[word][0] if isinstance(place[word], list) else place[word]
+    place[last] = "x"
+    assert [each for each in unknown(told, by_grafana(told)) if each.split(":")[0].endswith(last)]
 
 
 def test_the_dashboards_panels_have_places_of_their_own() -> None:

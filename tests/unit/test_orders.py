@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from gale.core.apply import apply
-from gale.core.commands import Ban, Command, Drain, Given, HandOver, LiftBans, Passed, SetWeight, Unban
+from gale.core.commands import Ban, Command, Drain, Given, Goodbye, HandOver, LiftBans, Noted, Passed, SetWeight, Unban
 from gale.core.orders import WHO_MAX, too_new
 from gale.core.outcome import Applied, Rejected
 from gale.core.state import MAX_TRANSITIONS, ClusterState, Phase
@@ -77,6 +77,21 @@ def test_an_order_that_makes_no_sense_is_refused_and_changes_nothing(order: Comm
     assert (state.nodes, state.transitions) == (before.nodes, before.transitions)
 
 
+def test_a_node_that_is_about_to_stop_is_drained_until_it_goes_or_goes_on() -> None:
+    leaving = replace(WEB, leaving=True)
+    state = told(routing(WEB, DB), seen(A, Passed(leaving, 3)))
+    assert (node(state).phase, node(state).drained) == (Phase.DRAINING, False)
+    assert owners(state) == {node(state, DB).number}
+    assert state.transitions[-1].cause == f"says at {A} that it is about to stop"
+    assert node(told(state, Drain(0, "web", True), Drain(0, "web", False))).phase is Phase.DRAINING
+    assert node(told(state, seen(B, Passed(WEB, 3)))).phase is Phase.ROUTING
+    gone = told(state, seen(A, Goodbye("web")))
+    assert node(gone).phase is Phase.LEFT
+    assert node(rise(told(gone, seen(A, Passed(WEB, 1))))).phase is Phase.ROUTING
+    ordered = told(state, Drain(0, "web", True), seen(A, Passed(WEB, 3)))
+    assert node(ordered).phase is Phase.DRAINING
+
+
 def test_events_name_the_operator_the_cause_and_the_place_in_the_log() -> None:
     state, _ = apply(routing(WEB), proposed(Drain(0, "web", True, ANNA), 1, "someone"), 41)
     event = state.transitions[-1]
@@ -91,6 +106,16 @@ def test_an_order_that_changes_no_phase_is_an_event_too() -> None:
     assert changes == [("joining", "joining, to be drained"), ("weight 1", "weight 4")]
     state = told(state, HandOver(0, B, ANNA))
     assert (state.transitions[-1].subject, state.transitions[-1].after) == ("leader", f"to be {B}")
+
+
+def test_what_changes_nothing_of_the_state_is_an_event_too() -> None:
+    before = routing(WEB)
+    state = told(before, Noted(0, "flows", "12 of node web", "killed", "y" * 999, ANNA))
+    event = state.transitions[-1]
+    assert (event.subject, event.before, event.after, event.who) == ("flows", "12 of node web", "killed", ANNA.who)
+    assert len(event.cause) < 400
+    assert event.cause.endswith("y: new disks")
+    assert replace(state, transitions=before.transitions, proposers=before.proposers) == before
 
 
 def test_a_leader_is_an_event_and_only_a_new_one() -> None:
@@ -121,3 +146,4 @@ def test_orders_that_came_later_wait_for_every_load_balancer_to_know_them() -> N
     assert not too_new(mixed, Drain(0, "web", True))
     assert not too_new(versions("0.2.0", "1.0", "0.10.3"), SetWeight(0, "web", 1))
     assert too_new(versions("0.2.0", "dev", "0.2.0"), HandOver(0))
+    assert too_new(mixed, Noted(0, "flows", "1 of all", "killed", ""))

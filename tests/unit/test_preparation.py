@@ -9,6 +9,7 @@ import pytest
 from gale.errors import HostError
 from gale.prepare import preparation
 from gale.prepare.needs import Offer, Told
+from gale.prepare.plan import Change
 from gale.prepare.preparation import Outcome, Preparation, Preparer
 
 L2 = Told((Offer("web", ("203.0.113.80",), "l2"),), ("10.0.0.2",))
@@ -24,8 +25,8 @@ class Machine(Preparer):
         self.undone = 0
 
     @property
-    def changed_anything(self) -> bool:
-        return False
+    def done(self) -> tuple[Change, ...]:
+        return ()
 
     def bring_about(self, told: Mapping[str, Told]) -> Outcome:
         self.asked.append(dict(told))

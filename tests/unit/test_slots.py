@@ -68,6 +68,16 @@ def test_a_node_that_comes_back_gets_its_own_slots_back(
     assert again <= own or own <= again
 
 
+@given(histories, weights.filter(lambda nodes: len(nodes) > 1), st.data())
+def test_a_node_that_goes_and_comes_again_brings_back_the_same_tables(
+    history: list[dict[int, int]], nodes: dict[int, int], data: st.DataObject
+) -> None:
+    gone = data.draw(st.sampled_from(sorted(nodes)))
+    without = {number: weight for number, weight in nodes.items() if number != gone}
+    first = after([*history, nodes, without, nodes])
+    assert after([*history, nodes, without, nodes, without, nodes]) == first
+
+
 def test_the_same_nodes_move_nothing() -> None:
     table = after([{1: 1, 2: 3, 3: 2}])
     assert rebalance(table, {1: 1, 2: 3, 3: 2}).owners == table.owners

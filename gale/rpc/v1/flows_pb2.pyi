@@ -283,7 +283,13 @@ class KillFlowsRequest(_message.Message):
 
     CHOICE_FIELD_NUMBER: _builtins.int
     HERE_FIELD_NUMBER: _builtins.int
+    WHY_FIELD_NUMBER: _builtins.int
+    WHO_FIELD_NUMBER: _builtins.int
     here: _builtins.bool
+    why: _builtins.str
+    """For those who read the events."""
+    who: _builtins.str
+    """Who gave the order, where a load balancer passes it on."""
     @_builtins.property
     def choice(self) -> Global___FlowChoice: ...
     def __init__(
@@ -291,10 +297,12 @@ class KillFlowsRequest(_message.Message):
         *,
         choice: Global___FlowChoice | None = ...,
         here: _builtins.bool = ...,
+        why: _builtins.str = ...,
+        who: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["choice", b"choice"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["choice", b"choice", "here", b"here"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["choice", b"choice", "here", b"here", "who", b"who", "why", b"why"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -24,15 +24,15 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x12gale/v1/node.proto\x12\x07gale.v1\"#\n\x10GetConfigRequest\x12\x0f\n\x07version\x18\x01 \x01(\t\"\xc9\x01\n\x11GetConfigResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x15\n\rload_balancer\x18\x02 \x01(\t\x12\x13\n\x0binterval_ms\x18\x03 \x01(\r\x12\x19\n\x11\x63hecks_timeout_ms\x18\x04 \x01(\r\x12\x1d\n\x15\x63hecks_before_routing\x18\x05 \x01(\r\x12*\n\x08services\x18\x06 \x03(\x0b\x32\x18.gale.v1.ResolvedService\x12\x11\n\taddresses\x18\x07 \x03(\t\"\x86\x01\n\x0fResolvedService\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\taddresses\x18\x02 \x03(\t\x12\x0c\n\x04port\x18\x03 \x01(\r\x12\x13\n\x0btarget_port\x18\x04 \x01(\r\x12\x11\n\tprotocols\x18\x05 \x03(\t\x12\x0c\n\x04mode\x18\x06 \x01(\t\x12\x0e\n\x06tunnel\x18\x07 \x01(\t\"\x94\x01\n\x05\x43heck\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x0e\n\x06weight\x18\x02 \x01(\r\x12\x10\n\x08services\x18\x03 \x03(\t\x12\x12\n\nreports_to\x18\x04 \x01(\r\x12%\n\tcondition\x18\x05 \x01(\x0e\x32\x12.gale.v1.Condition\x12\x10\n\x08\x61\x64\x64ress6\x18\x06 \x01(\t\x12\x0e\n\x06reason\x18\x07 \x01(\t\";\n\nCheckReply\x12\r\n\x05phase\x18\x01 \x01(\t\x12\x0f\n\x07refusal\x18\x02 \x01(\t\x12\r\n\x05lacks\x18\x03 \x01(\t*o\n\tCondition\x12\x19\n\x15\x43ONDITION_UNSPECIFIED\x10\x00\x12\x15\n\x11\x43ONDITION_SERVING\x10\x01\x12\x19\n\x15\x43ONDITION_NOT_SERVING\x10\x02\x12\x15\n\x11\x43ONDITION_GOODBYE\x10\x03\x32\x84\x01\n\x0bNodeService\x12\x42\n\tGetConfig\x12\x19.gale.v1.GetConfigRequest\x1a\x1a.gale.v1.GetConfigResponse\x12\x31\n\x06\x43hecks\x12\x0e.gale.v1.Check\x1a\x13.gale.v1.CheckReply(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x12gale/v1/node.proto\x12\x07gale.v1\"#\n\x10GetConfigRequest\x12\x0f\n\x07version\x18\x01 \x01(\t\"\xc9\x01\n\x11GetConfigResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x15\n\rload_balancer\x18\x02 \x01(\t\x12\x13\n\x0binterval_ms\x18\x03 \x01(\r\x12\x19\n\x11\x63hecks_timeout_ms\x18\x04 \x01(\r\x12\x1d\n\x15\x63hecks_before_routing\x18\x05 \x01(\r\x12*\n\x08services\x18\x06 \x03(\x0b\x32\x18.gale.v1.ResolvedService\x12\x11\n\taddresses\x18\x07 \x03(\t\"\x86\x01\n\x0fResolvedService\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\taddresses\x18\x02 \x03(\t\x12\x0c\n\x04port\x18\x03 \x01(\r\x12\x13\n\x0btarget_port\x18\x04 \x01(\r\x12\x11\n\tprotocols\x18\x05 \x03(\t\x12\x0c\n\x04mode\x18\x06 \x01(\t\x12\x0e\n\x06tunnel\x18\x07 \x01(\t\"\xb4\x01\n\x05\x43heck\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x0e\n\x06weight\x18\x02 \x01(\r\x12\x10\n\x08services\x18\x03 \x03(\t\x12\x12\n\nreports_to\x18\x04 \x01(\r\x12%\n\tcondition\x18\x05 \x01(\x0e\x32\x12.gale.v1.Condition\x12\x10\n\x08\x61\x64\x64ress6\x18\x06 \x01(\t\x12\x0e\n\x06reason\x18\x07 \x01(\t\x12\r\n\x05quiet\x18\x08 \x01(\x08\x12\x0f\n\x07leaving\x18\t \x01(\x08\"Y\n\nCheckReply\x12\r\n\x05phase\x18\x01 \x01(\t\x12\x0f\n\x07refusal\x18\x02 \x01(\t\x12\r\n\x05lacks\x18\x03 \x01(\t\x12\x12\n\x05\x66lows\x18\x04 \x01(\x04H\x00\x88\x01\x01\x42\x08\n\x06_flows*o\n\tCondition\x12\x19\n\x15\x43ONDITION_UNSPECIFIED\x10\x00\x12\x15\n\x11\x43ONDITION_SERVING\x10\x01\x12\x19\n\x15\x43ONDITION_NOT_SERVING\x10\x02\x12\x15\n\x11\x43ONDITION_GOODBYE\x10\x03\x32\x84\x01\n\x0bNodeService\x12\x42\n\tGetConfig\x12\x19.gale.v1.GetConfigRequest\x1a\x1a.gale.v1.GetConfigResponse\x12\x31\n\x06\x43hecks\x12\x0e.gale.v1.Check\x1a\x13.gale.v1.CheckReply(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'gale.v1.node_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_CONDITION']._serialized_start=621
-  _globals['_CONDITION']._serialized_end=732
+  _globals['_CONDITION']._serialized_start=683
+  _globals['_CONDITION']._serialized_end=794
   _globals['_GETCONFIGREQUEST']._serialized_start=31
   _globals['_GETCONFIGREQUEST']._serialized_end=66
   _globals['_GETCONFIGRESPONSE']._serialized_start=69
@@ -40,9 +40,9 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RESOLVEDSERVICE']._serialized_start=273
   _globals['_RESOLVEDSERVICE']._serialized_end=407
   _globals['_CHECK']._serialized_start=410
-  _globals['_CHECK']._serialized_end=558
-  _globals['_CHECKREPLY']._serialized_start=560
-  _globals['_CHECKREPLY']._serialized_end=619
-  _globals['_NODESERVICE']._serialized_start=735
-  _globals['_NODESERVICE']._serialized_end=867
+  _globals['_CHECK']._serialized_end=590
+  _globals['_CHECKREPLY']._serialized_start=592
+  _globals['_CHECKREPLY']._serialized_end=681
+  _globals['_NODESERVICE']._serialized_start=797
+  _globals['_NODESERVICE']._serialized_end=929
 # @@protoc_insertion_point(module_scope)

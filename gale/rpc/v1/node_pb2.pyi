@@ -166,6 +166,8 @@ class Check(_message.Message):
     CONDITION_FIELD_NUMBER: _builtins.int
     ADDRESS6_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    QUIET_FIELD_NUMBER: _builtins.int
+    LEAVING_FIELD_NUMBER: _builtins.int
     node: _builtins.str
     """Name of the node, unique in the cluster."""
     weight: _builtins.int
@@ -177,6 +179,10 @@ class Check(_message.Message):
     """The node's IPv6 address, empty: it has none. Its IPv4 address is the connection's."""
     reason: _builtins.str
     """Why the condition is NOT_SERVING."""
+    quiet: _builtins.bool
+    """No answer is needed that says what the last one on this stream said."""
+    leaving: _builtins.bool
+    """The agent was told to stop: give the node no new flows. It says goodbye when those that it has have ended."""
     @_builtins.property
     def services(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Names of the services it takes part in; empty: all."""
@@ -191,10 +197,12 @@ class Check(_message.Message):
         condition: Global___Condition.ValueType = ...,
         address6: _builtins.str = ...,
         reason: _builtins.str = ...,
+        quiet: _builtins.bool = ...,
+        leaving: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address6", b"address6", "condition", b"condition", "node", b"node", "reason", b"reason", "reports_to", b"reports_to", "services", b"services", "weight", b"weight"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address6", b"address6", "condition", b"condition", "leaving", b"leaving", "node", b"node", "quiet", b"quiet", "reason", b"reason", "reports_to", b"reports_to", "services", b"services", "weight", b"weight"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -207,23 +215,31 @@ class CheckReply(_message.Message):
     PHASE_FIELD_NUMBER: _builtins.int
     REFUSAL_FIELD_NUMBER: _builtins.int
     LACKS_FIELD_NUMBER: _builtins.int
+    FLOWS_FIELD_NUMBER: _builtins.int
     phase: _builtins.str
     """joining, routing, draining, failed, banned or left; "unknown" before the first check is committed."""
     refusal: _builtins.str
     """Why the last report about the node was not taken; empty when it was."""
     lacks: _builtins.str
     """Why the node gets no flows of some service that it takes part in; empty when it gets them."""
+    flows: _builtins.int
+    """Of a node that is leaving: the flows that it still has here; absent while it may get new ones here, or it is not
+    known yet which it has.
+    """
     def __init__(
         self,
         *,
         phase: _builtins.str = ...,
         refusal: _builtins.str = ...,
         lacks: _builtins.str = ...,
+        flows: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_flows", b"_flows", "flows", b"flows"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["lacks", b"lacks", "phase", b"phase", "refusal", b"refusal"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_flows", b"_flows", "flows", b"flows", "lacks", b"lacks", "phase", b"phase", "refusal", b"refusal"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__flows: _TypeAlias = _typing.Literal["flows"]  # noqa: Y015
+    _WhichOneofArgType__flows: _TypeAlias = _typing.Literal["_flows", b"_flows"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__flows) -> _WhichOneofReturnType__flows | None: ...
 
 Global___CheckReply: _TypeAlias = CheckReply  # noqa: Y015

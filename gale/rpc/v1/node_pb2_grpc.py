@@ -57,8 +57,8 @@ class NodeServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Checks(self, request_iterator, context):
-        """One stream per load balancer, open as long as the node runs. The node sends a check every interval;
-        each is answered with what the cluster makes of the node.
+        """One stream per load balancer, open as long as the node runs. The node sends a check every interval, and is
+        answered with what the cluster makes of it: whenever that has changed, and to every check that is not quiet.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

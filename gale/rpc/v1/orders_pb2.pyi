@@ -122,7 +122,7 @@ class Draining(_message.Message):
     phase: _builtins.str
     """As this load balancer has it applied."""
     flows: _builtins.int
-    """Flows that the node still has here (l4); absent while its draining is not in the kernel here."""
+    """Flows that the node still has here; absent while its draining is not in the kernel here, or they are not known yet."""
     def __init__(
         self,
         *,
@@ -306,7 +306,9 @@ class Event(_message.Message):
     time: _builtins.str
     """RFC 3339 in UTC, by the clock of bans: that of the load balancer whose clock is furthest ahead."""
     subject: _builtins.str
-    """"node NAME", "load balancer ADDRESS", "leader", "members" or "reference configuration"."""
+    """"node NAME", "load balancer ADDRESS", "leader", "flows", "members" or "reference
+    configuration".
+    """
     before: _builtins.str
     after: _builtins.str
     cause: _builtins.str

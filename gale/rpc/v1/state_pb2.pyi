@@ -66,6 +66,7 @@ class Command(_message.Message):
     UNBAN_FIELD_NUMBER: _builtins.int
     SET_WEIGHT_FIELD_NUMBER: _builtins.int
     HAND_OVER_FIELD_NUMBER: _builtins.int
+    NOTED_FIELD_NUMBER: _builtins.int
     GIVEN_FIELD_NUMBER: _builtins.int
     time_ms: _builtins.int
     @_builtins.property
@@ -89,6 +90,8 @@ class Command(_message.Message):
     @_builtins.property
     def hand_over(self) -> Global___HandOver: ...
     @_builtins.property
+    def noted(self) -> Global___Noted: ...
+    @_builtins.property
     def given(self) -> Global___Given:
         """Of an order: who gave it, and why."""
 
@@ -106,13 +109,14 @@ class Command(_message.Message):
         unban: Global___Unban | None = ...,
         set_weight: Global___SetWeight | None = ...,
         hand_over: Global___HandOver | None = ...,
+        noted: Global___Noted | None = ...,
         given: Global___Given | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["announce", b"announce", "ban", b"ban", "barrier", b"barrier", "drain", b"drain", "given", b"given", "hand_over", b"hand_over", "kind", b"kind", "lift_bans", b"lift_bans", "report", b"report", "set_alive", b"set_alive", "set_weight", b"set_weight", "unban", b"unban"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["announce", b"announce", "ban", b"ban", "barrier", b"barrier", "drain", b"drain", "given", b"given", "hand_over", b"hand_over", "kind", b"kind", "lift_bans", b"lift_bans", "noted", b"noted", "report", b"report", "set_alive", b"set_alive", "set_weight", b"set_weight", "unban", b"unban"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["announce", b"announce", "ban", b"ban", "barrier", b"barrier", "drain", b"drain", "given", b"given", "hand_over", b"hand_over", "kind", b"kind", "lift_bans", b"lift_bans", "report", b"report", "set_alive", b"set_alive", "set_weight", b"set_weight", "time_ms", b"time_ms", "unban", b"unban"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["announce", b"announce", "ban", b"ban", "barrier", b"barrier", "drain", b"drain", "given", b"given", "hand_over", b"hand_over", "kind", b"kind", "lift_bans", b"lift_bans", "noted", b"noted", "report", b"report", "set_alive", b"set_alive", "set_weight", b"set_weight", "time_ms", b"time_ms", "unban", b"unban"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["report", "announce", "set_alive", "lift_bans", "drain", "barrier", "ban", "unban", "set_weight", "hand_over"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["report", "announce", "set_alive", "lift_bans", "drain", "barrier", "ban", "unban", "set_weight", "hand_over", "noted"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 
@@ -228,12 +232,15 @@ class NodeInfo(_message.Message):
     SERVICES_FIELD_NUMBER: _builtins.int
     REPORTS_TO_FIELD_NUMBER: _builtins.int
     ADDRESS6_FIELD_NUMBER: _builtins.int
+    LEAVING_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     address: _builtins.str
     weight: _builtins.int
     reports_to: _builtins.int
     address6: _builtins.str
     """Its IPv6 address; empty when it has none."""
+    leaving: _builtins.bool
+    """It is about to stop, and wants no new flows."""
     @_builtins.property
     def services(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     def __init__(
@@ -245,10 +252,11 @@ class NodeInfo(_message.Message):
         services: _abc.Iterable[_builtins.str] | None = ...,
         reports_to: _builtins.int = ...,
         address6: _builtins.str = ...,
+        leaving: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "address6", b"address6", "id", b"id", "reports_to", b"reports_to", "services", b"services", "weight", b"weight"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "address6", b"address6", "id", b"id", "leaving", b"leaving", "reports_to", b"reports_to", "services", b"services", "weight", b"weight"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -525,6 +533,36 @@ class HandOver(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___HandOver: _TypeAlias = HandOver  # noqa: Y015
+
+@_typing.final
+class Noted(_message.Message):
+    """What came of an order that changes nothing of the state: for the events."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SUBJECT_FIELD_NUMBER: _builtins.int
+    BEFORE_FIELD_NUMBER: _builtins.int
+    AFTER_FIELD_NUMBER: _builtins.int
+    CAUSE_FIELD_NUMBER: _builtins.int
+    subject: _builtins.str
+    before: _builtins.str
+    after: _builtins.str
+    cause: _builtins.str
+    def __init__(
+        self,
+        *,
+        subject: _builtins.str = ...,
+        before: _builtins.str = ...,
+        after: _builtins.str = ...,
+        cause: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "before", b"before", "cause", b"cause", "subject", b"subject"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Noted: _TypeAlias = Noted  # noqa: Y015
 
 @_typing.final
 class Reference(_message.Message):

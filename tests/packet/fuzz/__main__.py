@@ -54,6 +54,11 @@ def together(cast: str, seed: int, inputs: int, jobs: int) -> int:
     return status
 
 
+def again(cast: str, seed: int, epoch: int) -> str:
+    """What repeats an epoch."""
+    return f"again: python -m tests.packet.fuzz --cast {cast} --seed {seed} --epoch {epoch}"
+
+
 def hunt(cast: str, seed: int, epochs: range) -> int:
     begin = time.monotonic()
     here = Hunt(Rig(CASTS[cast].settings, source()), seed, CASTS[cast])
@@ -61,7 +66,7 @@ def hunt(cast: str, seed: int, epochs: range) -> int:
     for number in epochs:
         if failure := here.epoch(number):
             print(failure)
-            print(f"again: python -m tests.packet.fuzz --cast {cast} --seed {seed} --epoch {number}")
+            print(again(cast, seed, number))
             return 1
     elapsed = time.monotonic() - compiled
     print(

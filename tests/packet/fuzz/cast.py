@@ -9,6 +9,7 @@ from random import Random
 from gale.dataplane.settings import DataplaneSettings
 from gale.dataplane.settings import Listener as Setting
 from tests.packet.oracle import Hop, Listener, Node, World, packed
+from tests.packet.oracle.moves import LEARNS_S
 from tests.packet.oracle.parse import TCP, UDP
 
 SLOTS = 64
@@ -126,15 +127,20 @@ def nodes() -> dict[int, Node]:
 
 
 Change = tuple[str, str | int]
-"""What an event has changed: ("slots", service) or ("node", number)."""
+"""What an event has changed: ("slots", service), ("node", number), or nothing for so long: ("seconds", many)."""
 
 
 def event(rng: Random, now: World) -> Change:
-    """Slots move, a node goes, comes, or its number goes to another."""
-    if rng.random() < 0.4:
+    """Slots move, a node goes, comes, or its number goes to another; time passes."""
+    chance = rng.random()
+    if chance < 0.4:
         service = rng.choice(sorted(now.slots))
-        now.slots[service] = slots(rng)
+        now.set_slots(service, slots(rng))
         return "slots", service
+    if chance < 0.5:
+        seconds = rng.choice((10, LEARNS_S + 1))
+        now.moves.now_s += seconds
+        return "seconds", seconds
     number = rng.randrange(1, NODES + 1)
     there = now.nodes.pop(number, None)
     if there is None or rng.random() < 0.5:

@@ -23,9 +23,11 @@ def pseudo(source: bytes, destination: bytes, protocol: int, length: int) -> byt
     return source + destination + length.to_bytes(4, "big") + protocol.to_bytes(4, "big")
 
 
-def tcp(source: End, destination: End, flags: int, payload: bytes = b"", checksum: bool = True) -> bytes:
+def tcp(
+    source: End, destination: End, flags: int, payload: bytes = b"", checksum: bool = True, sequence: int = 1
+) -> bytes:
     """Every side's sequence begins with 1."""
-    head = source[1], destination[1], 1, 2, 0x50, flags, 1024
+    head = source[1], destination[1], sequence, 2, 0x50, flags, 1024
     whole = _TCP.pack(*head, 0, 0) + payload
     check = full(pseudo(source[0], destination[0], TCP, len(whole)) + whole)
     return _TCP.pack(*head, check if checksum else 0, 0) + payload

@@ -74,7 +74,7 @@ class Hunt:
         rng = Random(f"{self.seed} {number}")
         model = Model(self.cast.world(rng), self.cast.crowded)
         self.rig.set_world(model.world)
-        self.rig.forget()
+        self.rig.forget()  # also that slots have moved from the world before
         self.rig.traffic()
         return rng, model
 

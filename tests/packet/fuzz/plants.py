@@ -20,6 +20,15 @@ PLANTS: Mapping[str, Sequence[tuple[str, str]]] = {
     "half of the client's address chooses the slot": [("^ high(client)) ^ low(client) ^ to)", "^ high(client)) ^ to)")],
     "TCP and UDP share their listeners": [(" && listener->protocol == protocol)", ")")],
     "a node's number is enough to know it": [(" && node->birth == word_birth(found->word)", "")],
+    "a SYN's word is taken for whose a connection is": [
+        ("stray->next != NO_OWNER && bpf_ntohl(tcp->seq) - stray->opening < FIRST_BYTES", "stray->next != NO_OWNER")
+    ],
+    "a connection whose slot moves again is its second owner's": [
+        (
+            "} else if (stray && stray->node != NO_OWNER) {",
+            "} else if (stray && stray->node != NO_OWNER && !learning) {",
+        )
+    ],
     "the tunnel's header is not counted": [
         ("if (unlikely(inside + header > hop->mtu))", "if (unlikely(inside > hop->mtu))")
     ],

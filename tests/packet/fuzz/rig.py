@@ -20,6 +20,7 @@ from gale.dataplane.program import Secrets, load
 from gale.dataplane.settings import DataplaneSettings
 from gale.dataplane.syscall import PROG_TEST_RUN
 from tests.packet.fuzz.cast import LINK, NODES, Change
+from tests.packet.moving import forget_moves, pass_time
 from tests.packet.oracle import Hop, World
 from tests.packet.oracle.model import Result
 
@@ -145,6 +146,9 @@ class Rig:
             owners = world.slots[str(which)]
             self.maps.set_slots(str(which), struct.pack(f"={len(owners)}H", *owners))
             return
+        if what == "seconds":
+            pass_time(self.maps, self.program.maps["strays"], int(which))
+            return
         number = int(which)
         if node := world.nodes.get(number):
             addresses = [address_text(address) for address in (node.address, node.address6)]
@@ -177,10 +181,12 @@ class Rig:
         return tuple(map(sum, zip(*words, strict=True)))
 
     def forget(self) -> None:
-        """No flows, no fragments."""
+        """No flows, no fragments, and no slot has moved."""
         for table in self._tables:
             table[:] = bytes(len(table))
-        self.program.maps["fragments"].clear()
+        for name in ("fragments", "strays"):
+            self.program.maps[name].clear()
+        forget_moves(self.maps)
 
 
 def kernel_hop(hop: Hop) -> kernel.Hop:

@@ -105,9 +105,10 @@ class Traffic:
 
     def _tcp(self, here: End, there: End) -> list[bytes]:
         segments = [
-            tcp(here, there, SYN),
-            tcp(here, there, SYN),
+            tcp(here, there, SYN, sequence=0),
+            tcp(here, there, SYN, sequence=self._rng.choice((0, 1 << 20, 0xFFFFFFFF))),
             tcp(here, there, ACK),
+            tcp(here, there, ACK, sequence=self._rng.choice((1, 16384, 16385, (1 << 20) + 1))),
             tcp(here, there, ACK | PUSH, b"GET / HTTP/1.1\r\n\r\n"),
             tcp(here, there, ACK | PUSH, bytes(range(33))),
             tcp(here, there, ACK | PUSH, self._rng.randbytes(self._rng.choice((560, 580, 1240, 1460)))),

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from tests.packet.oracle.parse import FIN, RST, TCP
+from tests.packet.oracle.parse import FIN, RST, SYN, TCP
 from tests.packet.oracle.world import Listener
 
 ENDED_S = 0.5
@@ -49,8 +49,9 @@ class Flow:
         return self.node_address, self.listener.target_port, self.listener.protocol, self.source_port
 
     def saw(self, flags: int, from_client: bool, ran: Span) -> None:
-        """Both FINs or a RST end a connection."""
-        if self.listener.protocol != TCP:
+        """Both FINs or a RST end a connection, and what follows renews the wait after it: all but the SYN/ACKs of a
+        node, of which one that is sent again says nothing new."""
+        if self.listener.protocol != TCP or (flags & SYN and not from_client):
             return
         if flags & FIN:
             if from_client:

@@ -14,18 +14,24 @@ Decisions, where RFCs leave a choice:
 - A client is answered in the VLANs of its packets.
 - A new flow is opened by a lone SYN or any UDP packet that is no later fragment, at the node that owns its slot. One
   that lives keeps its node.
+- In l2 and l3 a connection keeps its node as well, when its slot moves, if something is heard of it within a minute of
+  that, and as long as the node is there. Datagrams go by the slot, errors with their connection.
 """
 
 from collections import Counter
 
 from tests.packet.oracle import build
 from tests.packet.oracle.flows import Flow, Flows, Span
+from tests.packet.oracle.moves import GOES_ON, Connection
 from tests.packet.oracle.parse import ACK, FIN, FIRST, ICMP, ICMP6, LATER, RST, SYN, TCP, UDP, Packet, parse, quoted
 from tests.packet.oracle.slots import flow_hash
 from tests.packet.oracle.world import Hop, Listener, Node, World
 
 ENCAPSULATION = {4: 20, 6: 40}
 """Bytes of the outer header."""
+
+ERRORS = ("error_forwarded", "error_forwarded")
+"""What errors are called that go to a node, by the verdicts of l2 and l3."""
 
 Result = tuple[str, bytes]
 """A verdict, and the frame as it leaves."""
@@ -101,10 +107,13 @@ class Model:
         got: Result,
         names: tuple[str, str],
     ) -> Result | str:
-        """l2 and l3: by the slot alone."""
+        """l2 and l3: by the slot, and where that has moved, by what is known of the connection."""
         if packet.ttl <= 1:
             return "ttl_expired", frame
-        number = self._owner(listener, client, client_port)
+        owner = self._owner(listener, client, client_port)
+        number = self._home(packet, listener, client, client_port) or owner
+        if number != owner and names != ERRORS:
+            names = ("stayed", "stayed")
         node = self.world.nodes.get(number)
         if node is None:
             return "no_node", frame
@@ -141,9 +150,47 @@ class Model:
                 return way
         return 0, b"", b"", node.hop4
 
+    def _slot(self, listener: Listener, client: bytes, client_port: int) -> int:
+        number = flow_hash(client, client_port, listener.address, listener.port, listener.protocol)
+        return number % len(self.world.slots[listener.service])
+
     def _owner(self, listener: Listener, client: bytes, client_port: int) -> int:
-        slots = self.world.slots[listener.service]
-        return slots[flow_hash(client, client_port, listener.address, listener.port, listener.protocol) % len(slots)]
+        return self.world.slots[listener.service][self._slot(listener, client, client_port)]
+
+    def _home(self, packet: Packet, listener: Listener, client: bytes, client_port: int) -> int:
+        """Whose the packet is, whoever owns its slot; 0: the owner's."""
+        world, moves, key = self.world, self.world.moves, (client, client_port, listener.address, listener.port)
+        slot = self._slot(listener, client, client_port)
+        if listener.protocol != TCP or (listener.service, slot) not in moves.first:
+            return 0
+        tells = packet.protocol == TCP and packet.fragment != LATER
+        first, owner = (
+            moves.unknown_belongs_to(listener.service, slot),
+            world.born(self._owner(listener, client, client_port)),
+        )
+        known = moves.connections.get(key)
+        if tells and packet.flags & (SYN | ACK | FIN | RST) == SYN:
+            if owner and (known or first):
+                known = moves.connections.setdefault(key, Connection())
+                known.opening = (packet.sequence + 1) % (1 << 32), owner
+            return 0
+        ends = bool(packet.flags & RST)
+        if known and known.opening and tells and (packet.sequence - known.opening[0]) % (1 << 32) < GOES_ON:
+            home = known.opening[1]
+            if not ends and self._is_there(home):
+                moves.connections[key] = Connection(home)
+        elif known and known.home:
+            home = known.home
+        elif born := world.born(first):
+            home = born
+            if tells and not ends:
+                moves.connections.setdefault(key, Connection()).home = home
+        else:
+            return 0
+        return home[0] if self._is_there(home) else 0
+
+    def _is_there(self, home: tuple[int, int]) -> bool:
+        return self.world.born(home[0]) == home
 
     def _too_big(self, frame: bytes, packet: Packet, mtu: int, got: Result) -> Result | str:
         """How many answers a second are sent is a matter of time; errors and later fragments never have one."""
@@ -224,7 +271,7 @@ class Model:
             return "ttl_expired", frame
         if listener.mode != "l4":
             client = inner.destination, inner.destination_port
-            return self._direct(frame, packet, listener, *client, got, ("error_forwarded", "error_forwarded"))
+            return self._direct(frame, packet, listener, *client, got, ERRORS)
         flow = self.flows.by_key.get((inner.destination, inner.destination_port, listener))
         if flow and (back := _way_back(frame, packet)) not in flow.returns_by:
             flow.returns_by.append(back)

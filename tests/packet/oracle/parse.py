@@ -45,6 +45,7 @@ class Packet:
         "identity",
         "length",
         "protocol",
+        "sequence",
         "source",
         "source_port",
         "tags",
@@ -63,6 +64,7 @@ class Packet:
     identity: int
     length: int
     protocol: int
+    sequence: int
     source: bytes
     source_port: int
     tags: bytes
@@ -162,7 +164,7 @@ def _parse6(frame: bytes, size: int, at: int) -> Packet | str:
 def _parse_transport(frame: bytes, packet: Packet) -> Packet | str:
     """Ports of TCP and UDP; whether ICMP is an error."""
     packet.error = False
-    packet.flags = packet.source_port = packet.destination_port = 0
+    packet.flags = packet.source_port = packet.destination_port = packet.sequence = 0
     if packet.fragment == LATER:
         return packet
     at, left, protocol = packet.transport, packet.end - packet.transport, packet.protocol
@@ -170,6 +172,7 @@ def _parse_transport(frame: bytes, packet: Packet) -> Packet | str:
         if left < 20:
             return "malformed"
         packet.flags = frame[at + 13]
+        packet.sequence = int.from_bytes(frame[at + 4 : at + 8], "big")
     elif protocol == UDP:
         if left < 8:
             return "malformed"

@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
 
+from tests.packet.oracle.moves import Moves
+
 
 @dataclass(frozen=True, eq=False)
 class Listener:
@@ -52,6 +54,7 @@ class World:
     source6: bytes
     nodes: dict[int, Node] = field(default_factory=dict)
     slots: dict[str, Sequence[int]] = field(default_factory=dict)
+    moves: Moves = field(default_factory=Moves)
     _last: dict[int, Node] = field(default_factory=dict)
 
     def set_node(self, number: int, node: Node) -> None:
@@ -61,6 +64,15 @@ class World:
             same = (before.address, before.address6) == (node.address, node.address6)
             node = replace(node, birth=before.birth + (not same))
         self.nodes[number] = self._last[number] = node
+
+    def set_slots(self, service: str, owners: Sequence[int]) -> None:
+        self.moves.seen(service, self.slots[service], owners)
+        self.slots[service] = owners
+
+    def born(self, number: int) -> tuple[int, int] | None:
+        """The node that has the number now, so that another one that gets it is not taken for it."""
+        node = self.nodes.get(number)
+        return (number, node.birth) if node else None
 
     def by_destination(self) -> Mapping[tuple[bytes, int, int], Listener]:
         return {(entry.address, entry.port, entry.protocol): entry for entry in self.listeners}
