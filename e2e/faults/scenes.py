@@ -97,17 +97,30 @@ def routing(lab: Lab, watch: Watch, nodes: Sequence[str] = ()) -> str | None:
     return view.missing_for_routing(watch.latest, lab.servers, named)
 
 
-def level(watch: Watch, asked: Sequence[str], since_s: float = 0.0) -> str | None:
-    """What is missing until these servers have said, after a monotonic time, that they have applied the same."""
-    values = {}
+def until_level(watch: Watch, asked: Sequence[str], within_s: float) -> float:
+    """Wait until each of these servers sees a quorum and has applied what any of them says first from now on, however
+    much is committed meanwhile; returns the seconds it took."""
+    began_s = time.monotonic()
+    return until(lambda: _missing_for_level(watch.since(began_s), asked), within_s)
+
+
+def _missing_for_level(reports: Sequence[view.Report], asked: Sequence[str]) -> str | None:
+    last: dict[str, view.Report] = {}
+    first: dict[str, int] = {}
+    for report in reports:
+        last[report.server] = report
+        if report.status is not None:
+            first.setdefault(report.server, report.status["applied_index"])
+    now = {}
     for server in asked:
-        report = watch.latest.get(server)
-        if report is None or report.status is None or report.at_s < since_s:
+        said = last.get(server)
+        if said is None or said.status is None:
             return f"{server} does not answer"
-        if not report.status["quorum"]:
+        if not said.status["quorum"]:
             return f"{server} sees no quorum"
-        values[server] = report.status["applied_index"]
-    return None if len(set(values.values())) == 1 else f"applied: {values}"
+        now[server] = said.status["applied_index"]
+    goal = max(first[server] for server in asked)
+    return f"applied up to {goal}: {now}" if min(now.values()) < goal else None
 
 
 def answering(watch: Watch, asked: Sequence[str], since_s: float) -> str | None:

@@ -85,7 +85,7 @@ def test_wrong_certificates_are_refused_at_every_port(lab: Lab, results: Results
     until(lambda: None if refusals(lab) > before else "a line in the log", within_s=10)
     lines, seconds = refusals(lab) - before, time.monotonic() - began_s
     with lab.watch(0.1, local=True) as watch:
-        until(lambda: scenes.level(watch, lab.servers), within_s=10)
+        scenes.until_level(watch, lab.servers, within_s=10)
     results.judge(
         "16 wrong certificates",
         "at every port: none, a stranger's, an expired one, TLS 1.2, plain bytes; on Raft a node's and an operator's",

@@ -35,7 +35,7 @@ def restart_on(lab: Lab, give: Callable[[str], None]) -> None:
         give(name)
         lab.start(name)
     with lab.watch(0.1, local=True) as watch:
-        until(lambda: scenes.level(watch, lab.servers), within_s=STARTS_WITHIN_S)
+        scenes.until_level(watch, lab.servers, within_s=STARTS_WITHIN_S)
 
 
 def cut_power_of_all(lab: Lab, faults: Faults, after_s: float, seed: int) -> tuple[list[Order], int]:
@@ -47,7 +47,7 @@ def cut_power_of_all(lab: Lab, faults: Faults, after_s: float, seed: int) -> tup
         for name in NAMES:
             lab.start(name)
     with lab.watch(0.1, local=True) as watch:
-        until(lambda: scenes.level(watch, lab.servers), within_s=STARTS_WITHIN_S)
+        scenes.until_level(watch, lab.servers, within_s=STARTS_WITHIN_S)
         term = max(term for term, _ in scenes.leaderships(watch, 0))
     with lab.orders(["node-1", "node-2"], clients=2, count=4, reads=1.0) as reads:
         until(lambda: None if len(reads.all) == 8 else "eight answers", within_s=15)
@@ -110,7 +110,7 @@ def test_a_full_disk_stops_acknowledgements_and_nothing_else(
             freed_s = time.monotonic()
             until(lambda: None if orders.done(freed_s) else "an order after there is room", within_s=30)
             took_s = min(order.ended_s for order in orders.done(freed_s)) - freed_s
-        until(lambda: scenes.level(watch, lab.servers), within_s=20)
+        scenes.until_level(watch, lab.servers, within_s=20)
     results.judge(
         "14 disk full, then freed",
         "the leader's, then all three, 8 MiB tmpfs",
@@ -182,7 +182,7 @@ def judge_damage(lab: Lab, name: str, file: str, harm: Callable[[Path], None], e
         wrong = ""
     lab.start(name)
     with lab.watch(0.1, local=True) as watch:
-        until(lambda: scenes.level(watch, lab.servers), within_s=STARTS_WITHIN_S)
+        scenes.until_level(watch, lab.servers, within_s=STARTS_WITHIN_S)
     said = lab.log(name)[before:]
     if "Traceback" in said or (expected == REPAIRED and "torn" not in said):
         wrong = said

@@ -78,7 +78,7 @@ def attacked(lab: Lab, tmp_path: Path, target: str) -> Iterator[tuple[Attacker, 
     attacker = Attacker(lab, target, tmp_path / "executed")
     lab.stop("node-2")  # what is ordered of a node that does not route moves no slot: it is a commit and no more
     with lab.watch(0.2, local=True) as watch:
-        until(lambda: scenes.level(watch, lab.servers), within_s=10)
+        scenes.until_level(watch, lab.servers, within_s=10)
         term = max(report.status["term"] for report in watch.latest.values() if report.status)
     with lab.orders(["node-2"], names=[target], interval_s=0.01, keep=True) as orders:
         until(lambda: None if len(orders.done()) >= 10 else "ten orders", within_s=10)
@@ -93,9 +93,7 @@ def judge(lab: Lab, results: Results, what: str, attacker: Attacker, watched: Wa
     """After an attack that is over."""
     target = attacker.target
     with lab.watch(0.1, local=True) as watch:
-        began_s = time.monotonic()
-        until(lambda: scenes.level(watch, lab.servers, began_s), within_s=10)
-        again_s = time.monotonic() - began_s
+        again_s = scenes.until_level(watch, lab.servers, within_s=10)
         term = max(report.status["term"] for report in watch.latest.values() if report.status)
     growth = scenes.usage(lab, target).resident - watched.before.resident
     took = [order.took_s for order in watched.orders.all if order.began_s >= watched.began_s]
@@ -176,7 +174,7 @@ def test_many_connections_and_few_descriptors(lab: Lab, results: Results, long: 
     resource.prlimit(lab.running("lb-0")["lb"].pid, resource.RLIMIT_NOFILE, (DESCRIPTORS, DESCRIPTORS))
     attacker = Attacker(lab, "lb-0", tmp_path / "executed")
     with lab.watch(0.1, local=True) as watch:
-        until(lambda: scenes.level(watch, lab.servers), within_s=10)
+        scenes.until_level(watch, lab.servers, within_s=10)
         term = max(report.status["term"] for report in watch.latest.values() if report.status)
         with (
             lab.orders(["node-1"], names=["lb-1"], interval_s=0.02) as orders,

@@ -30,7 +30,7 @@ def kill_the_leader(lab: Lab, long: bool) -> tuple[float, scenes.UnderLoad]:
             took_s = min(order.ended_s for order in orders.done(killed_s)) - killed_s
             time.sleep(0.5)
         lab.start(first)
-        until(lambda: scenes.level(watch, lab.servers), within_s=STARTS_WITHIN_S)
+        scenes.until_level(watch, lab.servers, within_s=STARTS_WITHIN_S)
     return took_s, load
 
 
@@ -82,4 +82,4 @@ def kill_and_start(lab: Lab, watch: Watch, orders: Orders) -> None:
     until(lambda: None if orders.done(killed_s) else "an order after the kill", within_s=10)
     time.sleep(0.2)
     lab.start(first)
-    until(lambda: scenes.level(watch, lab.servers), within_s=STARTS_WITHIN_S)
+    scenes.until_level(watch, lab.servers, within_s=STARTS_WITHIN_S)

@@ -42,7 +42,7 @@ def settle(lab: Lab, names: Sequence[str]) -> None:
     servers = [api_server(lab.topology.instance(name)) for name in names]
     with lab.watch(0.1, local=True) as watch:
         time.sleep(0.5)
-        until(lambda: scenes.level(watch, servers), within_s=STARTS_WITHIN_S)
+        scenes.until_level(watch, servers, within_s=STARTS_WITHIN_S)
 
 
 def tell_nodes(lab: Lab, members: Sequence[str]) -> None:

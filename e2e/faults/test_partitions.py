@@ -119,7 +119,7 @@ def leader_away(lab: Lab, faults: Faults) -> StaleLeader:
             time.sleep(0.3)
         stale = sum(read.began_s > committed_s for read in reads.done())
         faults.heal(first)
-        level_s = until(lambda: scenes.level(watch, lab.servers), within_s=10)
+        level_s = scenes.until_level(watch, lab.servers, within_s=10)
     return StaleLeader(stepped_down_s, elected_s, level_s, stale, len(refused.done()))
 
 
@@ -163,7 +163,7 @@ def leader_away_with_orders(lab: Lab, faults: Faults, away_s: float, count: int)
             snapshots = order(lab, rest, count)
             time.sleep(max(0.0, cut_s + away_s - time.monotonic()))
             faults.heal(first)
-            until(lambda: scenes.level(watch, lab.servers), within_s=10)
+            scenes.until_level(watch, lab.servers, within_s=10)
             until(lambda: None if len(pending.all) == 6 else "an answer to all", within_s=15)
         with lab.orders(["node-2"], count=3, interval_s=0, reads=1.0) as reads:
             until(lambda: None if len(reads.done()) == 3 else "three reads", within_s=10)
@@ -236,7 +236,7 @@ def test_half_broken_networks_do_not_stop_decisions(
             time.sleep(for_s)
         faults.deliver()
         changes = len(scenes.leaderships(watch, began_s)) - 1
-        level_s = until(lambda: scenes.level(watch, lab.servers), within_s=10)
+        level_s = scenes.until_level(watch, lab.servers, within_s=10)
     gap_s = longest_gap(orders, began_s, began_s + for_s)
     results.judge(
         "12 half-broken network",

@@ -29,7 +29,7 @@ def pause_the_leader(lab: Lab, faults: Faults, long: bool) -> tuple[float, int, 
             faults.resume(first)
             resumed_s = time.monotonic()
             with lab.orders(["node-2"], names=[first], count=20, interval_s=0.01):
-                until(lambda: scenes.level(watch, lab.servers, resumed_s), within_s=10)
+                scenes.until_level(watch, lab.servers, within_s=10)
                 level_s = time.monotonic() - resumed_s
             time.sleep(0.5)
     terms = [term for term, _ in scenes.leaderships(watch, resumed_s)]

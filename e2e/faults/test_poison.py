@@ -22,7 +22,7 @@ def test_a_command_that_nobody_can_apply_is_skipped_by_all(lab: Lab, results: Re
     poison = raft_codec.encode({"type": "apply_command", "command": b"\0" + b"\xff poison"})
     with lab.watch(0.1, local=True) as watch:
         rest = scenes.servers(lab, ["lb-0", "lb-1"])
-        until(lambda: scenes.level(watch, rest), within_s=10)
+        scenes.until_level(watch, rest, within_s=10)
         leading = scenes.leader(lab, watch, among=["lb-0", "lb-1"])
         at = f"{lab.topology.instance(leading).private}:{scenes.RAFT_PORT}"
         command = [sys.executable, "-P", str(scenes.ATTACKS), "--kind=say", f"--at={at}", f"--hello={greeting}"]
@@ -37,7 +37,7 @@ def test_a_command_that_nobody_can_apply_is_skipped_by_all(lab: Lab, results: Re
             time.sleep(0.3)
         gap_s = max(order.took_s for order in orders.all if order.ended_s >= began_s)
         lab.start("lb-2")
-        until(lambda: scenes.level(watch, lab.servers), within_s=STARTS_WITHIN_S)
+        scenes.until_level(watch, lab.servers, within_s=STARTS_WITHIN_S)
     counts = {name: skipped(lab, name) for name in NAMES}
     within_s = results.allowed_s(NEXT_COMMIT_S)
     results.judge(
