@@ -128,10 +128,11 @@ def cut(packet: bytes) -> bytes:
 class Timing:
     """Net figures and floors of cases, as rounds go by."""
 
-    def __init__(self, rig: Rig, packets: int) -> None:
+    def __init__(self, rig: Rig, packets: int, runs: dict[Case, list[tuple[int, int]]] | None = None) -> None:
+        """`runs`: of earlier timings, which these are added to."""
         self._rig = rig
         self._packets = packets
-        self.runs: dict[Case, list[tuple[int, int]]] = {}
+        self.runs = {} if runs is None else runs
 
     def once(self, case: Case) -> None:
         rig, packets = self._rig, self._packets

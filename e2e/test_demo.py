@@ -7,9 +7,18 @@ import time
 
 import pytest
 
+from e2e.waiting import until
 from gale.lab.cluster import Lab
 
 DEMO = [sys.executable, "-m", "gale.cli.lab", "--prefix", "gale-demo", "demo", "--once"]
+
+
+def begun() -> str | None:
+    """What is missing until something of the lab is there; some more follows."""
+    if not Lab("gale-demo").leftovers():
+        return "anything of the lab"
+    time.sleep(0.5)
+    return None
 
 
 def test_one_round_ends_well_and_leaves_nothing() -> None:
@@ -24,7 +33,7 @@ def test_a_demo_that_is_ended_cleans_up(number: signal.Signals) -> None:
     with subprocess.Popen(DEMO, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as demo:
         assert demo.stdout is not None
         assert "Starting" in demo.stdout.readline()
-        time.sleep(1.0)  # in the middle of the start, where most is half done
+        until(begun, within_s=10)  # in the middle of the start, where most is half done
         demo.send_signal(number)
         demo.communicate(timeout=30)
     assert demo.returncode == 128 + number
@@ -35,7 +44,7 @@ def test_what_a_killed_demo_left_is_cleaned_up_by_the_next() -> None:
     with subprocess.Popen(DEMO, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as demo:
         assert demo.stdout is not None
         assert "Starting" in demo.stdout.readline()
-        time.sleep(1.0)
+        until(begun, within_s=10)
         demo.kill()
     lab = Lab("gale-demo")
     assert lab.leftovers()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from e2e.test_operating import gale, one_line
-from e2e.waiting import until
+from e2e.waiting import STARTS_WITHIN_S, until
 from gale.lab import certificates
 from gale.lab.cluster import Lab
 from gale.lab.options import LabOptions
@@ -104,7 +104,7 @@ def test_a_new_authority_for_everybody_costs_no_request_and_no_check(lab: Lab, t
     for name in ("lb-1", "node-0"):  # who starts again has to get through everywhere with what is new
         lab.kill(name)
         lab.start(name)
-    lab.wait_routing(20)
+    lab.wait_routing(STARTS_WITHIN_S)
     for lb in lab.topology.lbs:
         if lb.name != "lb-1":
             assert "certificate renewed" in lab.log(lb.name)

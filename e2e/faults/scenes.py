@@ -4,6 +4,7 @@ import os
 import re
 import socket
 import statistics
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -130,6 +131,41 @@ def answering(watch: Watch, asked: Sequence[str], since_s: float) -> str | None:
         if report is None or report.at_s < since_s or not report.status or not report.status["quorum"]:
             return f"{server} has not answered, with a quorum"
     return None
+
+
+ELECTS_S = 0.3
+"""A follower that hears nothing for so long may stand for election."""
+
+
+@dataclass(slots=True)
+class Stillness:
+    """For how long this machine gave nobody a turn, at most: that may depose a leader, and no fault has done it."""
+
+    longest_s: float = 0.0
+
+    @property
+    def deposes(self) -> bool:
+        return self.longest_s >= ELECTS_S
+
+
+@contextmanager
+def stillness() -> Iterator[Stillness]:
+    """It is looked for by a thread that sleeps, and is no shorter for what keeps one program of gale busy."""
+    found, ended = Stillness(), threading.Event()
+
+    def look() -> None:
+        before_s = time.monotonic()
+        while not ended.wait(0.01):
+            now_s = time.monotonic()
+            found.longest_s, before_s = max(found.longest_s, now_s - before_s), now_s
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    try:
+        yield found
+    finally:
+        ended.set()
+        thread.join()
 
 
 def leaderships(watch: Watch, begin_s: float) -> list[tuple[int, str]]:

@@ -31,7 +31,7 @@ def test_a_clock_that_jumps_bans_nobody_and_moves_no_ban(
         until(lambda: scenes.routing(lab, watch), within_s=STARTS_WITHIN_S)
         began_s = time.monotonic()
         lab.kill("node-2")
-        until(lambda: None if standing(watch, "node-2") == {"banned"} else "a ban everywhere", within_s=5)
+        until(lambda: None if standing(watch, "node-2") == {"banned"} else "a ban everywhere", within_s=10)
         banned_s = time.monotonic()
         lab.start("node-2")
         for lb in lab.topology.lbs:
@@ -47,12 +47,13 @@ def test_a_clock_that_jumps_bans_nobody_and_moves_no_ban(
         until(lambda: None if lifted(watch, banned_s) else "the end of the ban", within_s=4 * EXPIRY_S)
         lifted_s = lifted(watch, banned_s) - banned_s
         lost = scenes.fallen(watch, began_s, {"node-0", "node-1"})
+    within_s = results.allowed_s(1.0)
     results.judge(
         "18 clock jumps",
         f"every wall clock by ±{JUMP_S} s, then there and back {strobes} times",
-        f"0 nodes fall or are banned for it; a ban of {EXPIRY_S:g} s is lifted after that ± 1 s",
+        f"0 nodes fall or are banned for it; a ban of {EXPIRY_S:g} s is lifted after that ± {within_s:g} s",
         f"fell: {sorted(lost) or 'none'}; the ban was lifted after {lifted_s:.1f} s",
-        not lost and abs(lifted_s - EXPIRY_S) <= 1.0,
+        not lost and abs(lifted_s - EXPIRY_S) <= within_s,
     )
 
 

@@ -23,10 +23,10 @@ def kill_the_leader(lab: Lab, long: bool) -> tuple[float, scenes.UnderLoad]:
             scenes.under_load(lab, first, long) as load,
             lab.orders(["node-2"], names=rest, clients=2, interval_s=0.02) as orders,
         ):
-            until(lambda: None if orders.done() else "an order", within_s=5)
+            until(lambda: None if orders.done() else "an order", within_s=STARTS_WITHIN_S)
             killed_s = time.monotonic()
             lab.kill(first)
-            until(lambda: None if orders.done(killed_s) else "an order after the kill", within_s=5)
+            until(lambda: None if orders.done(killed_s) else "an order after the kill", within_s=10)
             took_s = min(order.ended_s for order in orders.done(killed_s)) - killed_s
             time.sleep(0.5)
         lab.start(first)
@@ -41,12 +41,13 @@ def test_forwarding_goes_on_and_the_next_decision_comes_soon(lab: Lab, results: 
     least = min(load.rate for _, load in rounds)
     median_s, worst_s = statistics.median(took), max(took)
     median_within_s, within_s = results.allowed_s(MEDIAN_S), results.allowed_s(WORST_S)
+    of_many = f"median ≤ {median_within_s} s, " if long else ""  # the short form has one, which is its worst
     results.judge(
         "1 kill -9 of the leader under load",
         f"{len(rounds)} kills, ≥ {least:.0f} requests/s through the killed one",
-        f"0 failed requests; next commit median ≤ {median_within_s} s, worst ≤ {within_s} s",
+        f"0 failed requests; next commit {of_many}worst ≤ {within_s} s",
         f"{failed} of {sum(load.answered for _, load in rounds)}; median {median_s:.2f} s, worst {worst_s:.2f} s",
-        not failed and median_s <= median_within_s and worst_s <= within_s,
+        not failed and (not long or median_s <= median_within_s) and worst_s <= within_s,
     )
 
 

@@ -53,7 +53,7 @@ def tell_nodes(lab: Lab, members: Sequence[str]) -> None:
         lab.start(node.name)
         servers = [api_server(lab.topology.instance(name)) for name in members if lab.running(name)]
         with lab.watch(0.1) as watch:
-            until(partial(routes, watch, servers, node.name), within_s=10)
+            until(partial(routes, watch, servers, node.name), STARTS_WITHIN_S)
 
 
 def routes(watch: Watch, servers: Sequence[str], node: str) -> str | None:
@@ -63,7 +63,7 @@ def routes(watch: Watch, servers: Sequence[str], node: str) -> str | None:
 def decide(lab: Lab, names: Sequence[str]) -> int:
     """Orders that are done, of five through each of these."""
     with lab.orders(["node-1"], names=names, clients=5, count=len(names)) as orders:
-        until(lambda: None if len(orders.all) == 5 * len(names) else "every order", within_s=20)
+        until(lambda: None if len(orders.all) == 5 * len(names) else "every order", STARTS_WITHIN_S)
     with lab.orders(["node-1"], names=names, kinds=["undrain"], interval_s=0.1) as undrain:
         until(lambda: scenes.missing_order(undrain), within_s=10)
     return len(orders.done())
@@ -129,7 +129,7 @@ def test_a_list_that_differs_by_more_than_one_is_explained(lab: Lab, results: Re
     lab.stop("lb-2")
     before = len(lab.log("lb-2"))
     lab.start("lb-2")
-    until(lambda: "lb-2 runs" if lab.running("lb-2") else None, within_s=10)
+    until(lambda: "lb-2 runs" if lab.running("lb-2") else None, STARTS_WITHIN_S)
     said = lab.log("lb-2")[before:].strip().splitlines()
     lab.configure("lb-2")
     results.judge(

@@ -11,7 +11,7 @@ import pytest
 
 from e2e.faults import scenes
 from e2e.faults.results import Results
-from e2e.waiting import until
+from e2e.waiting import STARTS_WITHIN_S, until
 from gale.lab import view
 from gale.lab.cluster import Lab
 from gale.lab.faults import Faults
@@ -23,9 +23,10 @@ COMPACTED_AFTER = 5_500  # orders; the log is compacted once it has 5,000 entrie
 
 
 def own(watch: Watch) -> dict[str, object]:
-    """What the one that is asked on its own machine says."""
-    (report,) = watch.latest.values()
-    return dict(report.status or {})
+    """What the one that is asked on its own machine said last."""
+    (report,) = watch.said.values()
+    assert report.status is not None
+    return dict(report.status)
 
 
 def missing_leader(lab: Lab, watch: Watch, names: list[str]) -> str | None:
@@ -38,15 +39,16 @@ def missing_leader(lab: Lab, watch: Watch, names: list[str]) -> str | None:
 
 
 def follower_away(lab: Lab, faults: Faults, away_s: float) -> tuple[float, bool]:
-    """Seconds from the heal until it is level, and whether leader and term stayed as they were."""
-    with lab.watch(0.05, local=True) as watch:
+    """Seconds from the heal until it is level, and whether leader and term stayed as they were, or the whole machine
+    stood still, which deposes a leader too."""
+    with scenes.stillness() as still, lab.watch(0.05, local=True) as watch:
         first = scenes.leader(lab, watch)
         (of_leader,) = scenes.servers(lab, [first])
         follower, other = scenes.others(lab, first)
-        before = watch.latest[of_leader].status
+        before = watch.said[of_leader].status
         assert before is not None
         with lab.watch(0.02, inside=follower, local=True) as alone:
-            until(lambda: None if alone.latest else "its own word", within_s=5)
+            until(lambda: None if alone.said else "its own word", within_s=STARTS_WITHIN_S)
             faults.cut(follower)
             with lab.orders(["node-1"], names=[first, other], interval_s=0.5) as orders:
                 time.sleep(away_s)
@@ -54,7 +56,7 @@ def follower_away(lab: Lab, faults: Faults, away_s: float) -> tuple[float, bool]
             assert not own(alone)["quorum"]
 
             def behind() -> str | None:
-                theirs, mine = watch.latest[of_leader].status, own(alone)
+                theirs, mine = watch.said[of_leader].status, own(alone)
                 if not theirs or not mine.get("quorum"):
                     return "it sees no quorum"
                 applied = mine["applied_index"], theirs["applied_index"]
@@ -63,9 +65,9 @@ def follower_away(lab: Lab, faults: Faults, away_s: float) -> tuple[float, bool]
             faults.heal(follower)
             took_s = until(behind, within_s=40)
         time.sleep(0.5)
-        after = watch.latest[of_leader].status
+        after = watch.said[of_leader].status
         assert after is not None
-        return took_s, (after["leader"], after["term"]) == (before["leader"], before["term"])
+        return took_s, still.deposes or (after["leader"], after["term"]) == (before["leader"], before["term"])
 
 
 @pytest.mark.parametrize(
@@ -103,7 +105,9 @@ def leader_away(lab: Lab, faults: Faults) -> StaleLeader:
             lab.watch(0.02, inside=first, local=True) as alone,
             lab.orders(["node-1"], inside=first, interval_s=0.02, reads=1.0, clients=4) as reads,
         ):
-            until(lambda: None if reads.done() and alone.latest else "a read through the leader", within_s=5)
+            until(
+                lambda: None if reads.done() and alone.said else "a read through the leader", within_s=STARTS_WITHIN_S
+            )
             faults.cut(first)
             cut_s = time.monotonic()
             stepped_down_s = until(lambda: "it still sees a quorum" if own(alone).get("quorum") else None, within_s=5)
@@ -113,7 +117,7 @@ def leader_away(lab: Lab, faults: Faults) -> StaleLeader:
                 lab.orders(["node-1"], names=rest, count=4, interval_s=0) as orders,
                 lab.orders(["node-2"], inside=first, count=1) as refused,
             ):
-                until(lambda: None if len(orders.all) == 4 and refused.all else "an answer to all orders", within_s=10)
+                until(lambda: None if len(orders.all) == 4 and refused.all else "an answer to all orders", within_s=20)
             assert orders.done(), orders.all
             committed_s = orders.done()[0].ended_s
             time.sleep(0.3)
@@ -154,7 +158,7 @@ def leader_away_with_orders(lab: Lab, faults: Faults, away_s: float, count: int)
         first = scenes.leader(lab, watch)
         rest = scenes.others(lab, first)
         with lab.orders(["node-2"], inside=first, count=3, interval_s=0) as orders:
-            until(lambda: None if len(orders.done()) == 3 else "three orders", within_s=10)
+            until(lambda: None if len(orders.done()) == 3 else "three orders", within_s=STARTS_WITHIN_S)
         drained = orders.all[-1].kind == "drain"
         faults.cut(first)
         cut_s = time.monotonic()
@@ -166,7 +170,7 @@ def leader_away_with_orders(lab: Lab, faults: Faults, away_s: float, count: int)
             scenes.until_level(watch, lab.servers, within_s=10)
             until(lambda: None if len(pending.all) == 6 else "an answer to all", within_s=15)
         with lab.orders(["node-2"], count=3, interval_s=0, reads=1.0) as reads:
-            until(lambda: None if len(reads.done()) == 3 else "three reads", within_s=10)
+            until(lambda: None if len(reads.done()) == 3 else "three reads", within_s=STARTS_WITHIN_S)
     final = {read.drained for read in reads.all}
     assert len(final) == 1, reads.all
     acknowledged = [order for order in pending.all if order.error is None]
@@ -218,7 +222,7 @@ def test_what_an_isolated_leader_could_not_commit_is_told_to_nobody_as_done(
 def test_half_broken_networks_do_not_stop_decisions(
     lab: Lab, faults: Faults, results: Results, long: bool, kind: str
 ) -> None:
-    for_s = 60 if long else 3
+    for_s = 60 if long else 5
     with lab.watch(0.05, local=True) as watch:
         first = scenes.leader(lab, watch)
         one, other = scenes.others(lab, first)
@@ -233,18 +237,20 @@ def test_half_broken_networks_do_not_stop_decisions(
             case _:
                 faults.part([one], [other])
         with lab.orders(["node-1"], interval_s=0.1, clients=3) as orders:
+            until(lambda: scenes.missing_order(orders), within_s=STARTS_WITHIN_S)
+            first_s = time.monotonic()
             time.sleep(for_s)
         faults.deliver()
         changes = len(scenes.leaderships(watch, began_s)) - 1
         level_s = scenes.until_level(watch, lab.servers, within_s=10)
-    gap_s = longest_gap(orders, began_s, began_s + for_s)
+    gap_s, done = longest_gap(orders, first_s, first_s + for_s), len(orders.done(first_s))
     results.judge(
         "12 half-broken network",
         f"{kind}, {for_s} s",
-        "≥ 1 commit a second, ≤ 3 leader changes",
-        f"{len(orders.done()) / for_s:.1f} commits a second, longest gap {gap_s:.2f} s, {changes} leader changes,"
+        f"≥ {1 / results.slack:g} commit a second, ≤ 3 leader changes",
+        f"{done / for_s:.1f} commits a second, longest gap {gap_s:.2f} s, {changes} leader changes,"
         f" level {level_s:.2f} s after",
-        len(orders.done()) >= for_s and changes <= 3,
+        done >= for_s / results.slack and changes <= 3,
     )
 
 

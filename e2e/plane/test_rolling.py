@@ -2,7 +2,7 @@
 
 from e2e.faults import scenes
 from e2e.plane.clients import CELLS, at, nodes
-from e2e.waiting import until
+from e2e.waiting import STARTS_WITHIN_S, until
 from gale.lab.cluster import Lab
 from gale.lab.feed import Traffic, Watch
 from gale.lab.options import LabOptions
@@ -14,7 +14,7 @@ Nor are there datagrams, whose flows end by silence only."""
 
 
 def standing(watch: Watch, lab: Lab, name: str) -> tuple[str, int]:
-    status = watch.latest[lab.topology.api_servers[0]].status
+    status = watch.said[lab.topology.api_servers[0]].status
     assert status is not None
     (node,) = [node for node in status["nodes"] if node["id"] == name]
     return node["phase"], node["fails"]
@@ -23,9 +23,9 @@ def standing(watch: Watch, lab: Lab, name: str) -> tuple[str, int]:
 def restart(watch: Watch, lab: Lab, name: str) -> None:
     _, fails = standing(watch, lab, name)
     lab.stop(name)
-    until(lambda: None if standing(watch, lab, name) == ("left", fails) else f"{name} left in peace", within_s=0.5)
+    until(lambda: None if standing(watch, lab, name) == ("left", fails) else f"{name} left in peace", within_s=5)
     lab.start(name)
-    until(lambda: scenes.routing(lab, watch), within_s=10)
+    until(lambda: scenes.routing(lab, watch), within_s=STARTS_WITHIN_S)
 
 
 def asked(traffic: Traffic) -> set[str]:

@@ -22,7 +22,7 @@ from gale.lab.demo import WATCHED_S, Demo, Figure
 from gale.lab.faults import Faults
 from gale.lab.options import MODES, TUNNELS, LabOptions
 
-ROUTES_WITHIN_S = 30.0
+ROUTES_WITHIN_S = 60.0
 DEMO_TRAFFIC_S = 86_400.0
 
 

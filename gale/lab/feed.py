@@ -112,8 +112,9 @@ class Traffic(Feed):
 class Watch(Feed):
     """What each load balancer says of the cluster, or with `local` of itself alone.
 
-    `latest` is by server ("IP:PORT"), `reports` all that was said, the last ones of a long watch. `environment` may
-    name the certificate to ask with, as for gale-ctl.
+    By server ("IP:PORT") `latest` is the last report, also of a question without an answer, and `said` the last answer;
+    `reports` are all, the last ones of a long watch. `environment` may name the certificate to ask with, as for
+    gale-ctl.
     """
 
     def __init__(
@@ -126,6 +127,7 @@ class Watch(Feed):
         environment: Mapping[str, str] | None = None,
     ) -> None:
         self.latest: dict[str, Report] = {}
+        self.said: dict[str, Report] = {}
         self.reports: deque[Report] = deque(maxlen=REPORTS_KEPT)
         arguments = ["--servers", ",".join(servers), "--interval", str(interval_s), *(["--local"] if local else [])]
         super().__init__(namespace, python("gale.lab.watch", *arguments), log, self._receive, environment)
@@ -133,6 +135,8 @@ class Watch(Feed):
     def _receive(self, record: Any) -> None:
         report = Report(**record)
         self.latest[report.server] = report
+        if report.status is not None:
+            self.said[report.server] = report
         self.reports.append(report)
 
     def since(self, begin_s: float) -> list[Report]:

@@ -26,8 +26,8 @@ from tests.packet.network import NODE, NODE6, PRIVATE, PUBLIC, PUBLIC6, Network,
 
 MAC = "02:00:00:00:00:99"
 _MACS = itertools.count(1)
-FOLLOWED_S = 1.0
-NOTICED_S = 2.0
+FOLLOWED_S = 8.0
+NOTICED_S = 4.0
 
 pytestmark = [needs.NAMESPACES, needs.ETHTOOL]
 

@@ -55,7 +55,7 @@ def test_what_is_quiet_for_too_long_goes_to_the_owner(moving: Moving, client: Cl
     moving.own([NODE])
     opened(moving, client)
     moving.own([OTHER])
-    moving.later(LEARNING_S - 1)
+    moving.later(LEARNING_S - 10)
     assert moving.sent(client.packet()) is NODE
     moving.reset()
     moving.own([NODE])

@@ -1,7 +1,8 @@
 """Three real replicas over PySyncObj on loopback, whose links can be cut."""
 
 import asyncio
-import random
+import itertools
+import os
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
@@ -23,14 +24,18 @@ from gale.tls import Credentials
 SHARED = SharedConfig(HealthPolicy(1), (Service("default", 8080, 80),))
 
 
+PORTS_EACH = 1_000
+WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+_ports = itertools.cycle(range(20_000 + WORKER * PORTS_EACH, 20_000 + (WORKER + 1) * PORTS_EACH))
+
+
 def free_addresses(count: int) -> tuple[str, ...]:
-    """Below the ports that the kernel gives to connections: one of those could take the place of a stopped listener. By
-    a chance of its own: tests that run at the same time begin with the same seed."""
-    chance = random.SystemRandom()
+    """Below the ports that the kernel gives to connections: one of those could take the place of a stopped listener. Of
+    those that are this worker's, each in its turn: tests that run at the same time take none of each other's."""
     found: list[str] = []
     while len(found) < count:
+        port = next(_ports)
         with suppress(OSError), socket.socket() as probe:
-            port = chance.randrange(20_000, 30_000)
             probe.bind(("127.0.0.1", port))
             found.append(f"127.0.0.1:{port}")
     return tuple(found)

@@ -43,7 +43,7 @@ async def test_json_and_yaml_say_the_same(box: Box) -> None:
 @pytest.mark.parametrize("output", ["json", "yaml"])
 async def test_a_question_is_asked_again_until_it_is_stopped_and_outlives_trouble(output: str) -> None:
     async with load_balancer() as box:
-        words = ["cluster", "status", "--watch=0.1", "--timeout", "0.3", "-o", output, "--server", str(box.api)]
+        words = ["cluster", "status", "--watch=0.1", "--timeout", "5", "-o", output, "--server", str(box.api)]
         program = await asyncio.create_subprocess_exec(
             sys.executable,
             *("-m", "gale.cli.ctl", *words),

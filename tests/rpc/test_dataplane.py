@@ -171,7 +171,7 @@ async def test_a_load_balancer_that_hangs_keeps_no_explanation_waiting() -> None
         async with load_balancer((ADDRESS, GONE)) as box:
             there = f"127.0.0.1:{silent.getsockname()[1]}"
             await box.consensus.propose(Announce(0, GONE, there, "0.1.0", SHARED, False, False))
-            async with asyncio.timeout(3):
+            async with asyncio.timeout(15):
                 answer = await ask(box.api, "Explain", request(MIDDLE), 30)
     mine, other = explanations_plain(answer.load_balancers)
     assert mine["verdict"] == "no_service"
@@ -179,7 +179,8 @@ async def test_a_load_balancer_that_hangs_keeps_no_explanation_waiting() -> None
 
 
 async def test_why_a_node_does_not_serve_and_what_it_lacks_are_in_the_status() -> None:
-    shared = replace(SHARED, services=(*SHARED.services, Service("web6", 443, 443, ("2001:db8::1",))))
+    health = replace(SHARED.health, checks_timeout_ms=60_000)  # a reason is told for as long as the check counts
+    shared = replace(SHARED, health=health, services=(*SHARED.services, Service("web6", 443, 443, ("2001:db8::1",))))
     info = NodeInfo("web", "10.1.0.1")
 
     async with load_balancer(shared=shared) as box:

@@ -107,13 +107,15 @@ async def test_a_stranger_is_refused_in_the_handshake(folder: Folder, tmp_path: 
     async with serving(folder.load_balancer(), echo(API, METHODS)) as address:
         assert await call(address, credentials, f"/{API}/GetLocalStatus") is grpc.StatusCode.UNAVAILABLE
         with pytest.raises(RemoteError, match=r"it closes the connection: with \[tls\] a gale-lb takes"):
-            await fetch_local_status(Server(address, credentials), 2)
+            await fetch_local_status(Server(address, credentials), 20)
 
 
 async def test_strangers_are_counted_and_told_of_once_a_second(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gale.rpc.arrivals.SETTLED_S", 0.2)
+    monkeypatch.setattr("gale.rpc.arrivals.SETTLED_S", 0.5)
     anna = folder.issue(Role.OPERATOR, "anna")
     async with serving(folder.load_balancer(), echo(API, METHODS)) as address:
+        loop = asyncio.get_running_loop()
+        began_s = loop.time()
         with capture_logs() as lines:
             for _ in range(5):
                 assert await call(address, anna, f"/{API}/GetLocalStatus") is grpc.StatusCode.OK
@@ -121,12 +123,15 @@ async def test_strangers_are_counted_and_told_of_once_a_second(folder: Folder, m
                 writer.write(b"GET / HTTP/1.1\r\n\r\n")
                 await asyncio.sleep(0.05)
                 writer.transport.abort()
-            await asyncio.sleep(1.5)
+            await asyncio.sleep(2)
             _, writer = await asyncio.open_connection(*address.split(":"))
-            await asyncio.sleep(1.0)
+            async with asyncio.timeout(10):
+                while not lines or lines[-1]["refused_so_far"] < 6:  # noqa: ASYNC110  a log calls nobody back
+                    await asyncio.sleep(0.05)
+            took_s = loop.time() - began_s
             writer.transport.abort()
     assert {line["event"] for line in lines} == {"connection refused"}
-    assert len(lines) == 2
+    assert 2 <= len(lines) <= 1 + took_s
     assert lines[-1]["refused_so_far"] == 6
 
 
@@ -134,7 +139,7 @@ async def test_asking_with_a_certificate_where_there_is_no_tls_is_one_line(folde
     anna = folder.issue(Role.OPERATOR, "anna")
     async with serving(None, echo(API, METHODS)) as address:
         with pytest.raises(RemoteError, match="no TLS: has the gale-lb there"):
-            await fetch_local_status(Server(address, anna), 2)
+            await fetch_local_status(Server(address, anna), 20)
 
 
 def pem_of_expired(folder: Folder, good: Credentials) -> Callable[[], tuple[bytes, bytes, bytes]]:
