@@ -187,7 +187,7 @@ def test_the_generator_counts_answers_and_failures_per_endpoint(port: int) -> No
     *samples, final = generate("--endpoints", f"{good},{bad}", "--rate", "200", "--duration", "0.5")
     assert final.final
     assert final.endpoints[good].nodes.keys() == {"node-7"}
-    assert 30 <= final.endpoints[good].ok <= 120
+    assert 5 <= final.endpoints[good].ok <= 120
     assert final.endpoints[good].failed == 0
     assert final.endpoints[bad].ok == 0
     assert final.endpoints[bad].failures.keys() == {"refused"}

@@ -31,7 +31,7 @@ async def test_it_waits_for_every_load_balancer_that_answers_and_says_how_far_it
         await asyncio.sleep(0.3)
         assert not waiting.done()
         asked[0].flows = asked[1].flows = 0
-        await asyncio.wait_for(waiting, 1)
+        await asyncio.wait_for(waiting, 10)
     assert said == ["draining: its flows are not known yet", "draining: 5 flows go on"]
     assert [line["event"] for line in lines][1:] == [NO_NEW_FLOWS]
     assert lines[0]["load_balancers"] == C
@@ -52,8 +52,8 @@ async def test_the_limit_ends_it_and_what_is_left_is_one_line(asked: LoadBalance
         await asyncio.sleep(0.1)
         if "does not answer" in left:
             asked.phase = ""
-        await asyncio.wait_for(waiting, 2)
-    assert 0.25 < time.monotonic() - began_s < 1
+        await asyncio.wait_for(waiting, 10)
+    assert time.monotonic() - began_s > 0.25
     assert lines[-1] == {
         "event": "its flows have not ended, and it stops all the same",
         "left": left,
@@ -63,14 +63,14 @@ async def test_the_limit_ends_it_and_what_is_left_is_one_line(asked: LoadBalance
 
 async def test_nobody_answers_and_nobody_is_waited_for() -> None:
     with capture_logs() as lines:
-        await asyncio.wait_for(drained([LoadBalancer(A, ""), LoadBalancer(B, "")], asyncio.Event(), 20, print), 0.1)
+        await asyncio.wait_for(drained([LoadBalancer(A, ""), LoadBalancer(B, "")], asyncio.Event(), 60, print), 10)
     assert [line["load_balancers"] for line in lines] == [f"{A}, {B}"]
 
 
 async def test_told_once_more_it_stops_at_once_and_without_a_limit_it_does_not_wait() -> None:
     hurry = asyncio.Event()
-    waiting = asyncio.create_task(drained([LoadBalancer(A)], hurry, 20, lambda _: None))
+    waiting = asyncio.create_task(drained([LoadBalancer(A)], hurry, 60, lambda _: None))
     await asyncio.sleep(0.05)
     hurry.set()
-    await asyncio.wait_for(waiting, 0.1)
-    await asyncio.wait_for(drained([LoadBalancer(A)], asyncio.Event(), 0, lambda _: None), 0.1)
+    await asyncio.wait_for(waiting, 10)
+    await asyncio.wait_for(drained([LoadBalancer(A)], asyncio.Event(), 0, lambda _: None), 10)

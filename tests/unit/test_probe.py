@@ -30,19 +30,19 @@ async def port() -> AsyncIterator[int]:
 
 
 async def test_tcp(port: int) -> None:
-    assert await problem(TcpProbe(port), 1) is None
-    assert "Connect call failed" in str(await problem(TcpProbe(1), 1))
+    assert await problem(TcpProbe(port), 10) is None
+    assert "Connect call failed" in str(await problem(TcpProbe(1), 10))
 
 
 async def test_http(port: int) -> None:
-    assert await problem(HttpProbe(f"http://127.0.0.1:{port}/"), 1) is None
-    assert "503" in str(await problem(HttpProbe(f"http://127.0.0.1:{port}/broken"), 1))
-    assert "not an HTTP answer" in str(await problem(HttpProbe(f"http://127.0.0.1:{port}/garbage"), 1))
+    assert await problem(HttpProbe(f"http://127.0.0.1:{port}/"), 10) is None
+    assert "503" in str(await problem(HttpProbe(f"http://127.0.0.1:{port}/broken"), 10))
+    assert "not an HTTP answer" in str(await problem(HttpProbe(f"http://127.0.0.1:{port}/garbage"), 10))
     assert "no answer within 0.2 s" in str(await problem(HttpProbe(f"http://127.0.0.1:{port}/silent"), 0.2))
 
 
 async def test_command() -> None:
-    assert await problem(CommandProbe(("true",)), 2) is None
-    assert await problem(CommandProbe(("sh", "-c", "exit 3")), 2) == "sh ended with code 3"
+    assert await problem(CommandProbe(("true",)), 10) is None
+    assert await problem(CommandProbe(("sh", "-c", "exit 3")), 10) == "sh ended with code 3"
     assert await problem(CommandProbe(("sleep", "30")), 0.2) == "no answer within 0.2 s"
-    assert await problem(CommandProbe(("/no/such/command",)), 1) == "/no/such/command: no such command"
+    assert await problem(CommandProbe(("/no/such/command",)), 10) == "/no/such/command: no such command"
