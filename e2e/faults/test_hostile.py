@@ -78,14 +78,14 @@ class Watched:
 def attacked(lab: Lab, tmp_path: Path, target: str) -> Iterator[tuple[Attacker, Watched]]:
     attacker = Attacker(lab, target, tmp_path / "executed")
     lab.stop("node-2")  # what is ordered of a node that does not route moves no slot: it is a commit and no more
+    with lab.watch(0.2, local=True) as watch:
+        scenes.until_level(watch, lab.servers, within_s=10)
+        term = max(report.status["term"] for report in watch.said.values() if report.status)
     with (
         scenes.stillness() as still,
-        lab.watch(0.2, local=True) as watch,
         lab.orders(["node-2"], names=[target], interval_s=0.01, keep=True) as orders,
     ):
         until(lambda: None if len(orders.done()) >= 10 else "ten orders", within_s=STARTS_WITHIN_S)
-        scenes.until_level(watch, lab.servers, within_s=10)
-        term = max(report.status["term"] for report in watch.said.values() if report.status)
         watched = Watched(scenes.usage(lab, target), term, orders, time.monotonic(), still)
         try:
             yield attacker, watched
