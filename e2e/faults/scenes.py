@@ -150,7 +150,7 @@ class Stillness:
 
 @contextmanager
 def stillness() -> Iterator[Stillness]:
-    """It is looked for by a thread that sleeps, and is no shorter for what keeps one program of gale busy."""
+    """It is looked for by a thread that sleeps: what keeps one program of gale busy does not count."""
     found, ended = Stillness(), threading.Event()
 
     def look() -> None:
