@@ -208,14 +208,15 @@ class Demo:
     def _leader(self) -> Instance:
         """Which all who answer agree upon: there may be none for a moment."""
 
-        def named() -> Instance | None:
-            private = view.leader(self._watch.latest.values())
-            return next((lb for lb in self._topology.lbs if lb.private == private), None)
+        found: list[Instance] = []
 
-        self._until(lambda: None if named() else "they name different ones, or none", LEADER_WITHIN_S, "one leader")
-        leader = named()
-        assert leader
-        return leader
+        def missing() -> str | None:
+            named = view.leader(self._watch.latest.values())
+            found[:] = [lb for lb in self._topology.lbs if lb.private == named]
+            return None if found else "they name different ones, or none"
+
+        self._until(missing, LEADER_WITHIN_S, "one leader")
+        return found[0]
 
     def _quiet(self, since_s: float) -> Tally:
         """Let time pass, and what the traffic was since then."""

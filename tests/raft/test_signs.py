@@ -64,8 +64,12 @@ async def test_streams_that_stand_still_for_two_seconds_depose_nobody(tmp_path: 
         assert leading(cluster) == before
 
 
-async def test_a_stream_that_stands_still_in_one_direction_is_replaced_soon(tmp_path: Path) -> None:
-    """Only its reader can see it, who dials nobody here: peers with the higher address dial."""
+async def test_a_stream_that_stands_still_in_one_direction_is_replaced_soon(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only its reader can see it, who dials nobody here: peers with the higher address dial. And long before it would
+    be given up."""
+    monkeypatch.setattr("gale.raft.transport.STUCK_S", 60.0)
     async with trio(tmp_path) as cluster:
         await cluster.leader()
         before, deaf = leading(cluster), min(cluster.quorum)
