@@ -8,7 +8,8 @@ does not matter then. What comes of it for the figures does: a path that this te
 A machine that does other things as well only ever adds to a time. So every case runs many times, shortly and by turns
 with its floor, the least of each is taken, and while a case is too slow both are measured on, up to a bound. They are
 then loaded again, too, for where programs and tables lie in memory makes some nanoseconds, after rests that grow, for
-what disturbs a machine may go on for a minute. What is slow by chance is fast once, what has become slower never is.
+what disturbs a machine may go on for a minute; and judged by what is measured then, for a machine may have been faster
+before. What is slow by chance is fast once, what has become slower never is.
 """
 
 import os
@@ -62,7 +63,7 @@ class Growth:
 
 
 def _git(*arguments: str) -> bytes:
-    return subprocess.run(["git", *arguments], cwd=ROOT, check=True, capture_output=True).stdout
+    return subprocess.run(["git", *arguments], cwd=ROOT, check=True, stdout=subprocess.PIPE).stdout
 
 
 @cache
@@ -84,45 +85,26 @@ def path_of_figures() -> bytes:
     return b"\n".join(text(part) for part in PARTS if part in there)
 
 
-class Pair:
-    """Both paths, loaded; what was measured of either before stays."""
-
-    def __init__(self, mode: str, path: bytes | None, runs: tuple[dict[Case, Runs], dict[Case, Runs]]) -> None:
-        self._sides = [
-            (rig, Timing(rig, PACKETS, of_side))
-            for rig, of_side in zip(
-                (Rig(mode, CAPACITY, path=path_of_figures()), Rig(mode, CAPACITY, path=path)), runs, strict=True
-            )
-        ]
-
-    def fill(self, family: Family) -> None:
-        for rig, _ in self._sides:
-            fill(rig, family, 1)
-
-    def once(self, case: Case) -> None:
-        for _, timing in self._sides:
-            timing.once(case)
-
-
 def growth(
     mode: str, path: bytes | None = None, families: Sequence[Family] = FAMILIES, slow: Set[str] = frozenset()
 ) -> list[Growth]:
     """Of every case of a mode with one flow. `path` stands in for the text of this tree's packet path; the cases that
     it makes `slow` are not loaded again for their own sake."""
     groups = [(family, group) for family in families for group in _groups(mode, family)]
-    then, now = dict[Case, Runs](), dict[Case, Runs]()
     grown: dict[Case, Growth] = {}
     for load in range(LOADS):
         time.sleep(load)
-        pair = Pair(mode, path, (then, now))
+        sides = [(rig := Rig(mode, CAPACITY, path=text), Timing(rig, PACKETS)) for text in (path_of_figures(), path)]
+        then, now = (timing.runs for _, timing in sides)
         for family, group in groups:
             left = [case for case in group if case not in grown or grown[case].too_much]
-            if left:
-                pair.fill(family)
+            for rig, _ in sides if left else ():
+                fill(rig, family, 1)
             for _ in range(ATTEMPTS):
                 for _ in range(ROUNDS):
                     for case in left:
-                        pair.once(case)
+                        for _, timing in sides:
+                            timing.once(case)
                 grown |= {case: judged(mode, case, then[case], now[case]) for case in left}
                 left = [case for case in left if grown[case].too_much]
         if {case.name for case, each in grown.items() if each.too_much} <= slow:

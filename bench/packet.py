@@ -128,11 +128,10 @@ def cut(packet: bytes) -> bytes:
 class Timing:
     """Net figures and floors of cases, as rounds go by."""
 
-    def __init__(self, rig: Rig, packets: int, runs: dict[Case, list[tuple[int, int]]] | None = None) -> None:
-        """`runs`: of earlier timings, which these are added to."""
+    def __init__(self, rig: Rig, packets: int) -> None:
         self._rig = rig
         self._packets = packets
-        self.runs = {} if runs is None else runs
+        self.runs: dict[Case, list[tuple[int, int]]] = {}
 
     def once(self, case: Case) -> None:
         rig, packets = self._rig, self._packets
