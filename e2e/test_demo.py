@@ -13,12 +13,12 @@ from gale.lab.cluster import Lab
 DEMO = [sys.executable, "-m", "gale.cli.lab", "--prefix", "gale-demo", "demo", "--once"]
 
 
-def begun() -> str | None:
-    """What is missing until something of the lab is there; some more follows."""
-    if not Lab("gale-demo").leftovers():
-        return "anything of the lab"
+def in_the_middle_of_the_start(demo: "subprocess.Popen[str]") -> None:
+    """Wait until then, where most is half done."""
+    assert demo.stdout is not None
+    assert "Starting" in demo.stdout.readline()
+    until(lambda: None if Lab("gale-demo").leftovers() else "anything of the lab", within_s=10)
     time.sleep(0.5)
-    return None
 
 
 def test_one_round_ends_well_and_leaves_nothing() -> None:
@@ -31,9 +31,7 @@ def test_one_round_ends_well_and_leaves_nothing() -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_demo_that_is_ended_cleans_up(number: signal.Signals) -> None:
     with subprocess.Popen(DEMO, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as demo:
-        assert demo.stdout is not None
-        assert "Starting" in demo.stdout.readline()
-        until(begun, within_s=10)  # in the middle of the start, where most is half done
+        in_the_middle_of_the_start(demo)
         demo.send_signal(number)
         demo.communicate(timeout=30)
     assert demo.returncode == 128 + number
@@ -42,9 +40,7 @@ def test_a_demo_that_is_ended_cleans_up(number: signal.Signals) -> None:
 
 def test_what_a_killed_demo_left_is_cleaned_up_by_the_next() -> None:
     with subprocess.Popen(DEMO, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as demo:
-        assert demo.stdout is not None
-        assert "Starting" in demo.stdout.readline()
-        until(begun, within_s=10)
+        in_the_middle_of_the_start(demo)
         demo.kill()
     lab = Lab("gale-demo")
     assert lab.leftovers()

@@ -6,11 +6,11 @@ from e2e.faults.results import SHORT_SLACK
 from e2e.waiting import STARTS_WITHIN_S, until
 from gale.lab import view
 from gale.lab.cluster import Lab
+from gale.lab.demo import NOTICED_S
 from gale.lab.feed import Watch
 
 CHECKS_TIMEOUT_S = 1.0
 REMOVED_WITHIN_S = SHORT_SLACK * (CHECKS_TIMEOUT_S + 0.5)
-NOTICED_S = 0.15  # what a client noticed a bit later than it came
 NODES = ("node-0", "node-1", "node-2")
 
 

@@ -6,11 +6,12 @@ import socket
 import statistics
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from e2e.waiting import until
 from gale.lab import netns, view
@@ -166,6 +167,13 @@ def stillness() -> Iterator[Stillness]:
     finally:
         ended.set()
         thread.join()
+
+
+def own(watch: Watch) -> Mapping[str, Any]:
+    """What the only one that is asked, on its own machine, said last."""
+    (report,) = watch.said.values()
+    assert report.status is not None
+    return report.status
 
 
 def leaderships(watch: Watch, begin_s: float) -> list[tuple[int, str]]:

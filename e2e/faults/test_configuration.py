@@ -39,12 +39,6 @@ def restart(lab: Lab, name: str, **changed: Any) -> None:
     lab.start(name)
 
 
-def own(watch: Watch) -> dict[str, Any]:
-    """What the one that is asked on its own machine said last."""
-    (report,) = watch.said.values()
-    return dict(report.status or {})
-
-
 def missing_ignored(lab: Lab, asked: str, about: str) -> str | None:
     """What is missing until one load balancer's status says that another is ignored, and by which key."""
     seen = entry(lab, asked, about)
@@ -101,12 +95,12 @@ def test_one_that_differs_is_ignored_until_the_others_have_changed_too(lab: Lab,
         until(lambda: missing_ignored(lab, other, one), within_s=10)
         took_s = time.monotonic() - up_s
         until(lambda: missing_ignored(lab, one, other), within_s=10)
-        before = own(alone)["applied_index"]
+        before = scenes.own(alone)["applied_index"]
         with lab.orders(["node-1"], names=[first, other], count=20) as orders:
             until(lambda: None if len(orders.all) == 20 else "20 orders", within_s=10)
         with lab.orders(["node-1"], inside=one, count=1) as refused:
             until(lambda: None if refused.all else "an answer", within_s=10)
-        applied = own(alone)["applied_index"] - before
+        applied = scenes.own(alone)["applied_index"] - before
     told = all("checks_timeout" in lab.log(name) for name in (one, other, first))
     within_s = results.allowed_s(IGNORED_WITHIN_S)
     results.judge(

@@ -22,13 +22,6 @@ REJOINS_WITHIN_S = 1.0
 COMPACTED_AFTER = 5_500  # orders; the log is compacted once it has 5,000 entries
 
 
-def own(watch: Watch) -> dict[str, object]:
-    """What the one that is asked on its own machine said last."""
-    (report,) = watch.said.values()
-    assert report.status is not None
-    return dict(report.status)
-
-
 def missing_leader(lab: Lab, watch: Watch, names: list[str]) -> str | None:
     """What is missing until these load balancers name one of themselves."""
     asked = scenes.servers(lab, names)
@@ -53,10 +46,10 @@ def follower_away(lab: Lab, faults: Faults, away_s: float) -> tuple[float, bool]
             with lab.orders(["node-1"], names=[first, other], interval_s=0.5) as orders:
                 time.sleep(away_s)
             assert not [order for order in orders.all if order.error], orders.all
-            assert not own(alone)["quorum"]
+            assert not scenes.own(alone)["quorum"]
 
             def behind() -> str | None:
-                theirs, mine = watch.said[of_leader].status, own(alone)
+                theirs, mine = watch.said[of_leader].status, scenes.own(alone)
                 if not theirs or not mine.get("quorum"):
                     return "it sees no quorum"
                 applied = mine["applied_index"], theirs["applied_index"]
@@ -110,7 +103,9 @@ def leader_away(lab: Lab, faults: Faults) -> StaleLeader:
             )
             faults.cut(first)
             cut_s = time.monotonic()
-            stepped_down_s = until(lambda: "it still sees a quorum" if own(alone).get("quorum") else None, within_s=5)
+            stepped_down_s = until(
+                lambda: "it still sees a quorum" if scenes.own(alone).get("quorum") else None, within_s=5
+            )
             until(lambda: missing_leader(lab, watch, rest), within_s=5)
             elected_s = time.monotonic() - cut_s
             with (
